@@ -1,0 +1,97 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Endpoints that a job can ask for (the url of a batch line).
+const (
+	ChatCompletions = "/v1/chat/completions"
+	Completions     = "/v1/completions"
+)
+
+// Priority orders the batches of a queue; inside one priority they are served
+// fairly.
+type Priority string
+
+// Priorities, the most urgent first.
+const (
+	High   Priority = "high"
+	Normal Priority = "normal"
+	Low    Priority = "low"
+)
+
+// Job is one request on its way to a worker: the payload of
+// jobs.<priority>.<model>.<batch>.<job>.
+type Job struct {
+	ID       string          `json:"id"`             // unique in its batch, safe in a subject
+	Batch    string          `json:"batch"`          // id of the batch object, safe in a subject
+	CustomID string          `json:"custom_id"`      // the user's name for the line, unique in the batch
+	Model    string          `json:"model"`          // served name of the model that is to answer
+	Priority Priority        `json:"priority"`       // the batch's
+	URL      string          `json:"url"`            // ChatCompletions or Completions
+	Body     json.RawMessage `json:"body"`           // the request as the user wrote it
+	Line     int             `json:"line,omitempty"` // line of the input file, from 1; 0 = not from a file
+}
+
+// BatchStatus is OpenAI's status of a batch.
+type BatchStatus string
+
+// States of a batch.
+const (
+	Validating BatchStatus = "validating" // jobs are still being published
+	InProgress BatchStatus = "in_progress"
+	Completed  BatchStatus = "completed"
+	Failed     BatchStatus = "failed"
+	Cancelled  BatchStatus = "cancelled"
+)
+
+// Ended reports whether a batch in this state gets no more results.
+func (s BatchStatus) Ended() bool {
+	return s == Completed || s == Failed || s == Cancelled
+}
+
+// Batch is the batch object, the value of its id in the bucket BATCHES. The
+// fields are OpenAI's; times are Unix seconds.
+type Batch struct {
+	ID            string            `json:"id"`
+	Object        string            `json:"object"` // always "batch"
+	Endpoint      string            `json:"endpoint,omitempty"`
+	InputFileID   string            `json:"input_file_id,omitempty"` // the input file's name
+	Status        BatchStatus       `json:"status"`
+	CreatedAt     int64             `json:"created_at"`
+	InProgressAt  int64             `json:"in_progress_at,omitempty"`
+	CompletedAt   int64             `json:"completed_at,omitempty"`
+	RequestCounts RequestCounts     `json:"request_counts"`
+	Metadata      map[string]string `json:"metadata,omitempty"`
+	Tempo         BatchTempo        `json:"tempo"`
+}
+
+// RequestCounts counts the jobs of a batch.
+type RequestCounts struct {
+	Total     int `json:"total"`
+	Completed int `json:"completed"`
+	Failed    int `json:"failed"`
+}
+
+// BatchTempo is what Tempo needs to know of a batch beyond OpenAI's object.
+type BatchTempo struct {
+	Priority Priority `json:"priority"`
+	Models   []string `json:"models"` // served names that its jobs ask for
+	// Sealed is set once every job is in the queue: Total is final then.
+	Sealed bool `json:"sealed"`
+}
+
+// Worker is what a worker says of itself in the bucket WORKERS; the entry
+// expires when the worker stops saying it.
+type Worker struct {
+	ID       string    `json:"id"`
+	Host     string    `json:"host"`
+	PID      int       `json:"pid"`
+	Models   []string  `json:"models"` // served names
+	Device   string    `json:"device"` // "cpu", or the GPU's UUID
+	Capacity int       `json:"capacity_tokens"`
+	Context  int       `json:"context_tokens"` // longest job, prompt and output
+	Started  time.Time `json:"started"`
+}

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Result is the payload of results.<batch>.<job> and a line of the output or
+// error file: OpenAI's batch output line, plus Tempo's object.
+type Result struct {
+	ID       string    `json:"id"` // "batch_req_" and the job's batch and id
+	CustomID string    `json:"custom_id"`
+	Response *Response `json:"response"` // nil when the job was never executed
+	Error    *Error    `json:"error"`    // nil when it was
+	Tempo    *Tempo    `json:"tempo,omitempty"`
+}
+
+// OK reports whether the job was answered with status 200.
+func (r *Result) OK() bool {
+	return r.Error == nil && r.Response != nil && r.Response.StatusCode == 200
+}
+
+// Response is what the endpoint answered.
+type Response struct {
+	StatusCode int             `json:"status_code"`
+	RequestID  string          `json:"request_id"`
+	Body       json.RawMessage `json:"body"` // a *Completion, or an ErrorBody if StatusCode is not 200
+}
+
+// Error says why a job was never executed (OpenAI's codes: parse_error,
+// model_not_found, batch_cancelled, …).
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// ErrorBody is the body of a response whose status is not 200.
+type ErrorBody struct {
+	Error ErrorDetail `json:"error"`
+}
+
+// ErrorDetail is OpenAI's error object.
+type ErrorDetail struct {
+	Message string  `json:"message"`
+	Type    string  `json:"type"`           // "invalid_request_error", "memory_error", "server_error"
+	Param   *string `json:"param"`          // the field at fault, if one is
+	Code    *string `json:"code"`           // a short name, if there is one
+	Hint    string  `json:"hint,omitempty"` // what to change
+}
+
+// Completion is the body of an answer, of /v1/chat/completions
+// (Object "chat.completion") or of /v1/completions ("text_completion").
+type Completion struct {
+	ID      string   `json:"id"`
+	Object  string   `json:"object"`
+	Created int64    `json:"created"` // Unix seconds
+	Model   string   `json:"model"`
+	Choices []Choice `json:"choices"`
+	Usage   Usage    `json:"usage"`
+}
+
+// Choice is one generated answer.
+type Choice struct {
+	Index        int            `json:"index"`
+	Message      *AnswerMessage `json:"message,omitempty"` // chat completions
+	Text         *string        `json:"text,omitempty"`    // completions
+	Logprobs     *struct{}      `json:"logprobs"`          // always null: logprobs are refused
+	FinishReason string         `json:"finish_reason"`     // "stop" or "length"
+}
+
+// AnswerMessage is the assistant's message of a chat completion.
+type AnswerMessage struct {
+	Role    string  `json:"role"` // "assistant"
+	Content string  `json:"content"`
+	Refusal *string `json:"refusal"`
+}
+
+// Usage counts tokens.
+type Usage struct {
+	PromptTokens        int                  `json:"prompt_tokens"`
+	CompletionTokens    int                  `json:"completion_tokens"`
+	TotalTokens         int                  `json:"total_tokens"`
+	PromptTokensDetails *PromptTokensDetails `json:"prompt_tokens_details,omitempty"`
+}
+
+// PromptTokensDetails splits PromptTokens.
+type PromptTokensDetails struct {
+	CachedTokens int `json:"cached_tokens"` // taken from the prefix cache, not decoded again
+}
+
+// Tempo is what Tempo adds to a result: who did it, how long each part took
+// (seconds), and the memory of the device while it ran. In an error line that
+// submit wrote itself only File and Line are set.
+type Tempo struct {
+	Worker         string  `json:"worker,omitempty"`
+	Device         string  `json:"device,omitempty"`
+	Attempt        int     `json:"attempt,omitempty"` // 1 = the first
+	QueueSeconds   float64 `json:"queue_seconds"`     // from publishing to the start of prefill
+	PrefillSeconds float64 `json:"prefill_seconds"`   // from there to the first token
+	DecodeSeconds  float64 `json:"decode_seconds"`    // from there to the last token
+	// LeaseBytes is the most KV memory that this job had reserved.
+	LeaseBytes int64   `json:"lease_bytes,omitempty"`
+	Memory     *Memory `json:"memory,omitempty"`
+	File       string  `json:"file,omitempty"`
+	Line       int     `json:"line,omitempty"` // line of the input file, from 1
+}
+
+// Memory is the memory of one device at one moment, all in bytes. On a CPU it
+// counts the proportional set size of every process of the command; on a GPU
+// the engine processes on the device.
+type Memory struct {
+	Weights       int64 `json:"weights"`        // model tensors
+	KVCache       int64 `json:"kv_cache"`       // the KV pool, used or not
+	ParallelBatch int64 `json:"parallel_batch"` // compute and logits buffers of a full batch
+	Overhead      int64 `json:"overhead"`       // what the processes hold beyond the three above
+	Peak          int64 `json:"peak"`           // the highest total that was measured so far
+	Reserved      int64 `json:"reserved"`       // sum of the leases of running jobs, inside the KV pool
+	Limit         int64 `json:"limit"`
+}
+
+// Total is what is allocated now.
+func (m Memory) Total() int64 {
+	return m.Weights + m.KVCache + m.ParallelBatch + m.Overhead
+}
+
+// MemoryStats is published on stats.memory.<worker>.<device> every few seconds:
+// the measurement, and beside it what was estimated before the model was loaded.
+type MemoryStats struct {
+	Worker   string    `json:"worker"`
+	Device   string    `json:"device"`
+	Model    string    `json:"model"`
+	Time     time.Time `json:"time"`
+	Memory             // measured
+	Estimate Memory    `json:"estimate"`
+	// Running and Waiting count jobs on the worker; Tokens counts generated
+	// tokens since it started.
+	Running           int   `json:"running"`
+	Waiting           int   `json:"waiting"`
+	Tokens            int64 `json:"tokens"`
+	MaxParallelTokens int   `json:"max_parallel_tokens"`
+	MaxCacheTokens    int   `json:"max_cache_tokens"`
+}
