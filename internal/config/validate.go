@@ -1,0 +1,128 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Validate checks the ranges of all settings. The error joins a *ValueError for
+// every fault. Load has called it.
+func (c *Config) Validate() error {
+	v := validator{sources: c.sources}
+	c.validateWorker(&v)
+	c.validateConnection(&v)
+	c.validateSubmit(&v)
+	return errors.Join(v.faults...)
+}
+
+func (c *Config) validateWorker(v *validator) {
+	const counts = "0 (automatic) or more"
+	const maxGB = 1 << 20
+	m, e := c.Memory, c.Engine
+	v.check("max_memory_gb", m.MaxGB, m.MaxGB > 0 && m.MaxGB <= maxGB, fmt.Sprintf("a number over 0, up to %d", maxGB))
+	v.check("max_parallel_tokens", m.MaxParallelTokens, m.MaxParallelTokens >= 0, counts)
+	v.check("max_cache_tokens", m.MaxCacheTokens, m.MaxCacheTokens >= 0, counts)
+	act := m.Act > 0 && m.Act <= 1
+	v.check("memory_act", m.Act, act, "a number over 0, up to 1")
+	if act {
+		v.check("memory_warn", m.Warn, m.Warn > 0 && m.Warn <= m.Act, fmt.Sprintf("a number over 0, up to memory_act (%v)", m.Act))
+	}
+	v.check("model", e.Model, !strings.HasPrefix(e.Model, "=") && !strings.HasSuffix(e.Model, "="), "[NAME=]PATH")
+	v.check("device", e.Device, isDevice(e.Device), "auto, cpu, cuda, cuda:N, or a UUID such as nvidia-smi -L shows (GPU-…)")
+	v.check("threads", e.Threads, e.Threads >= 0, counts)
+	v.check("context_size", e.ContextSize, e.ContextSize >= 0, "0 (the model's) or more")
+	v.check("batch_size", e.BatchSize, e.BatchSize >= 1, "1 or more")
+}
+
+func (c *Config) validateConnection(v *validator) {
+	n := c.NATS
+	for server := range strings.SplitSeq(n.Server, ",") {
+		server = strings.TrimSpace(server)
+		v.check("server", redact(server), isServer(server), "a URL such as nats://HOST:PORT (nats, tls, ws or wss), or several with commas")
+	}
+	v.check("tlskey", n.TLSKey, n.TLSCert == "" || n.TLSKey != "", "the key file of tlscert")
+	v.check("tlscert", n.TLSCert, n.TLSKey == "" || n.TLSCert != "", "the certificate file of tlskey")
+	v.check("user", n.User, n.Password == "" || n.User != "", "the user of the password")
+	v.oneOf("log_level", c.Log.Level, "debug", "info", "warn", "error")
+	v.oneOf("log_format", c.Log.Format, "auto", "console", "json")
+}
+
+func (c *Config) validateSubmit(v *validator) {
+	s := c.Submit
+	v.check("output", s.Output, s.Output != "", `a file, or "-" for standard output`)
+	v.check("max_tokens", s.MaxTokens, s.MaxTokens >= 0, "1 or more, or 0 (as many as the context allows)")
+	if s.Seed != nil { // the last seed means "random" to llama.cpp
+		v.check("seed", *s.Seed, *s.Seed < math.MaxUint32, fmt.Sprintf("an integer from 0 to %d", uint32(math.MaxUint32-1)))
+	}
+	if s.Temperature != nil {
+		v.check("temperature", *s.Temperature, *s.Temperature >= 0 && *s.Temperature <= 2, "a number from 0 to 2")
+	}
+	v.oneOf("priority", s.Priority, "high", "normal", "low")
+	v.check("listen", s.Listen, s.Listen == "" || isAddress(s.Listen), "HOST:PORT with a port from 1 to 65535, or nothing")
+}
+
+// validator collects faults.
+type validator struct {
+	sources map[string]source
+	faults  []error
+}
+
+func (v *validator) check(name string, value any, ok bool, allowed string) {
+	if ok {
+		return
+	}
+	i := slices.IndexFunc(keys(), func(k key) bool { return k.name == name })
+	v.faults = append(v.faults, fault(keys()[i], value, allowed, v.sources[name]))
+}
+
+func (v *validator) oneOf(name, value string, allowed ...string) {
+	v.check(name, value, slices.Contains(allowed, value), strings.Join(allowed, ", "))
+}
+
+func fault(k key, value any, allowed string, from source) *ValueError {
+	e := &ValueError{Key: k.name, Value: show(value), Allowed: allowed, Source: from.name}
+	if k.secret {
+		e.Value = "(hidden)"
+	}
+	return e
+}
+
+func isDevice(s string) bool {
+	return regexp.MustCompile(`^(auto|cpu|cuda|cuda:[0-9]{1,3}|(GPU|MIG)-[0-9A-Za-z/-]+)$`).MatchString(s)
+}
+
+func isAddress(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	return err == nil && isPort(port)
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// isServer reports whether s is the address of a NATS server; as for nats, the
+// scheme and the port may be missing.
+func isServer(s string) bool {
+	if !strings.Contains(s, "://") {
+		s = "nats://" + s
+	}
+	u, err := url.Parse(s)
+	return err == nil && slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) &&
+		u.Hostname() != "" && (u.Port() == "" || isPort(u.Port()))
+}
+
+// redact hides the user, the password or the token in the address of a server.
+func redact(s string) string {
+	if i := strings.LastIndex(s, "@"); i >= 0 {
+		return "(hidden)" + s[i:]
+	}
+	return s
+}

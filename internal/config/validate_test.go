@@ -1,0 +1,97 @@
+package config
+
+import (
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	seed, hot := uint32(math.MaxUint32), 2.5
+	tests := []struct {
+		key   string
+		spoil func(c *Config)
+		says  string
+	}{
+		{"max_memory_gb", func(c *Config) { c.Memory.MaxGB = 0 }, "got 0, allowed: a number over 0"},
+		{"max_memory_gb", func(c *Config) { c.Memory.MaxGB = math.NaN() }, "got NaN"},
+		{"max_memory_gb", func(c *Config) { c.Memory.MaxGB = math.Inf(1) }, "got +Inf"},
+		{"max_parallel_tokens", func(c *Config) { c.Memory.MaxParallelTokens = -1 }, "got -1, allowed: 0 (automatic) or more"},
+		{"max_cache_tokens", func(c *Config) { c.Memory.MaxCacheTokens = -1 }, "got -1"},
+		{"memory_act", func(c *Config) { c.Memory.Act = 95 }, "got 95, allowed: a number over 0, up to 1"},
+		{"memory_warn", func(c *Config) { c.Memory.Warn = 0.96 }, "up to memory_act (0.95)"},
+		{"model", func(c *Config) { c.Engine.Model = "name=" }, "[NAME=]PATH"},
+		{"device", func(c *Config) { c.Engine.Device = "cuda:" }, "auto, cpu, cuda, cuda:N"},
+		{"threads", func(c *Config) { c.Engine.Threads = -1 }, "got -1"},
+		{"context_size", func(c *Config) { c.Engine.ContextSize = -1 }, "got -1"},
+		{"batch_size", func(c *Config) { c.Engine.BatchSize = 0 }, "1 or more"},
+		{"server", func(c *Config) { c.NATS.Server = "" }, `got ""`},
+		{"server", func(c *Config) { c.NATS.Server = "nats://a,http://b" }, `got "http://b"`},
+		{"server", func(c *Config) { c.NATS.Server = "a:99999" }, `got "a:99999"`},
+		{"server", func(c *Config) { c.NATS.Server = "ftp://me:secret@b" }, `got "(hidden)@b"`},
+		{"tlskey", func(c *Config) { c.NATS.TLSCert = "c" }, "the key file"},
+		{"tlscert", func(c *Config) { c.NATS.TLSKey = "k" }, "the certificate file"},
+		{"user", func(c *Config) { c.NATS.Password = "secret" }, "the user of the password"},
+		{"log_level", func(c *Config) { c.Log.Level = "loud" }, `got "loud", allowed: debug, info, warn, error`},
+		{"log_format", func(c *Config) { c.Log.Format = "xml" }, "auto, console, json"},
+		{"output", func(c *Config) { c.Submit.Output = "" }, "standard output"},
+		{"max_tokens", func(c *Config) { c.Submit.MaxTokens = -1 }, "got -1"},
+		{"seed", func(c *Config) { c.Submit.Seed = &seed }, "from 0 to 4294967294"},
+		{"temperature", func(c *Config) { c.Submit.Temperature = &hot }, "from 0 to 2"},
+		{"priority", func(c *Config) { c.Submit.Priority = "urgent" }, "high, normal, low"},
+		{"listen", func(c *Config) { c.Submit.Listen = "4222" }, "HOST:PORT"},
+		{"listen", func(c *Config) { c.Submit.Listen = "localhost:0" }, "1 to 65535"},
+	}
+	for _, tt := range tests {
+		c, err := Load(nil, nil)
+		require.NoError(t, err)
+		tt.spoil(c)
+		err = c.Validate()
+		var fault *ValueError
+		require.ErrorAs(t, err, &fault, tt.key)
+		require.Equal(t, tt.key, fault.Key)
+		require.ErrorContains(t, err, tt.key+": ")
+		require.ErrorContains(t, err, tt.says)
+		require.NotContains(t, err.Error(), "secret")
+		require.NotContains(t, err.Error(), "\n", "one fault, one message")
+		require.Contains(t, fault.Hint(), tt.key)
+	}
+}
+
+func TestValidateAccepts(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{"--device=cpu"},
+		{"--device=cuda"},
+		{"--device=cuda:0"},
+		{"--device=GPU-8a56a4bc-e184-a047-2620-be19fdf913d5"},
+		{"--device=MIG-8a56a4bc-e184-a047-2620-be19fdf913d5"},
+		{"--server=localhost"},
+		{"--server=localhost:4222, tls://user:pass@nats.example.com:4443"},
+		{"--server=nats://[::1]:4222"},
+		{"--listen=:4222"},
+		{"--listen=[::1]:4222"},
+		{"--memory-warn=1", "--memory-act=1"},
+		{"--tlscert=c", "--tlskey=k"},
+		{"--user=token"},
+	} {
+		_, err := load(t, args, nil)
+		require.NoError(t, err, args)
+	}
+}
+
+func TestNamePath(t *testing.T) {
+	t.Parallel()
+	for model, want := range map[string][2]string{
+		"":                          {"", ""},
+		"/models/Qwen2.5-0.5B.gguf": {"Qwen2.5-0.5B", "/models/Qwen2.5-0.5B.gguf"},
+		"small=/models/m.gguf":      {"small", "/models/m.gguf"},
+		"./a=b.gguf":                {"a=b", "./a=b.gguf"},
+		"SmolLM2-135M-Instruct":     {"SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct"},
+	} {
+		name, path := Engine{Model: model}.NamePath()
+		require.Equal(t, want, [2]string{name, path}, model)
+	}
+}

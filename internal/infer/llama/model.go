@@ -1,0 +1,178 @@
+package llama
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/hybridgroup/yzma/pkg/llama"
+
+	"tempo/internal/budget"
+)
+
+// Token is an index into the vocabulary.
+type Token = llama.Token
+
+// ModelOptions say how a model is loaded.
+type ModelOptions struct {
+	// GPU is the index of the CUDA device that takes all layers; below 0 the
+	// model stays on the CPU.
+	GPU int
+	// DryRun loads the metadata only and simulates allocations: contexts over
+	// such a model report the sizes they would have and cannot decode.
+	DryRun bool
+}
+
+// Model is a loaded GGUF file. Tokenizing is safe for concurrent use.
+type Model struct {
+	lib     *Library
+	handle  llama.Model
+	vocab   llama.Vocab
+	opts    ModelOptions
+	weights budget.Bytes
+	// repacked says that some weights are copied into a layout of the CPU's.
+	repacked bool
+	pieces   [][]byte // text of every token, "" for control tokens
+	ends     []bool   // end-of-generation tokens
+}
+
+// OpenModel loads the model file at path. The file must have been checked
+// (internal/gguf): llama.cpp ends the process on some malformed files.
+func (l *Library) OpenModel(path string, opts ModelOptions) (*Model, error) {
+	params := llama.ModelDefaultParams()
+	params.NGpuLayers = 0
+	if opts.GPU >= 0 {
+		params.NGpuLayers = math.MaxInt32
+		params.SplitMode = llama.SplitModeNone
+		params.MainGpu = int32(opts.GPU)
+	}
+	if opts.DryRun {
+		params.NoAlloc = 1
+	}
+	if opts.DryRun || opts.GPU < 0 {
+		// llama.cpp repacks weights for the CPU's matrix units; a mapped file would
+		// stay resident beside the copies. NoAlloc cannot map either.
+		params.LoadMode = llama.LoadModeNone
+	}
+	l.log.reset()
+	handle, err := llama.ModelLoadFromFile(path, params)
+	sizes, reason := l.log.take()
+	if err != nil || handle == 0 {
+		return nil, fmt.Errorf("load model %s: %w", path, cmpError(err, reason))
+	}
+	m := &Model{lib: l, handle: handle, vocab: llama.ModelGetVocab(handle), opts: opts}
+	m.weights = budget.FromUint64(llama.ModelSize(handle))
+	if !opts.DryRun {
+		m.weights = m.onDevice(sizes.model)
+	}
+	m.repacked = opts.GPU < 0 && sizes.repacked()
+	m.readVocabulary()
+	return m, nil
+}
+
+// cmpError prefers llama.cpp's own last error line to yzma's summary.
+func cmpError(err error, reason string) error {
+	if reason != "" {
+		return errors.New(reason)
+	}
+	if err == nil {
+		return errors.New("llama.cpp gave no model and no reason")
+	}
+	return err
+}
+
+// onDevice adds up the buffers that count against the device's limit: those of
+// the GPU, or all of them on a CPU.
+func (m *Model) onDevice(buffers map[string]budget.Bytes) budget.Bytes {
+	var sum budget.Bytes
+	for name, size := range buffers {
+		if m.opts.GPU < 0 || name == fmt.Sprintf("CUDA%d", m.opts.GPU) {
+			sum = sum.Add(size)
+		}
+	}
+	return sum
+}
+
+// readVocabulary copies what decoding needs of every token, so that the decode
+// path makes no call for it.
+func (m *Model) readVocabulary() {
+	n := llama.VocabNTokens(m.vocab)
+	m.pieces = make([][]byte, n)
+	m.ends = make([]bool, n)
+	buf := make([]byte, 256)
+	for t := range Token(n) {
+		size := llama.TokenToPiece(m.vocab, t, buf, 0, false)
+		if size < 0 { // longer than the buffer: the size it needs, negated
+			buf = make([]byte, -size)
+			size = llama.TokenToPiece(m.vocab, t, buf, 0, false)
+		}
+		m.pieces[t] = append([]byte(nil), buf[:max(size, 0)]...)
+		m.ends[t] = llama.VocabIsEOG(m.vocab, t)
+	}
+}
+
+// Close gives the model's memory back. Its contexts must be closed before.
+func (m *Model) Close() error {
+	if err := llama.ModelFree(m.handle); err != nil {
+		return fmt.Errorf("free model: %w", err)
+	}
+	return nil
+}
+
+// Weights is the memory of the model's tensors in bytes: as allocated on the
+// device, in a dry run the sum of the tensors in the file.
+func (m *Model) Weights() budget.Bytes { return m.weights }
+
+// Repacked reports whether the CPU gets weights in a layout of its own. A tensor
+// that serves two purposes is then there twice: see Weights.
+func (m *Model) Repacked() bool { return m.repacked }
+
+// TrainContext is the longest sequence the model was trained for, in tokens.
+func (m *Model) TrainContext() int { return int(llama.ModelNCtxTrain(m.handle)) }
+
+// Vocabulary is the number of tokens.
+func (m *Model) Vocabulary() int { return len(m.pieces) }
+
+// Piece is the text of a token, empty for control tokens. It can end in the
+// middle of a UTF-8 sequence. The slice must not be changed.
+func (m *Model) Piece(t Token) []byte {
+	if t < 0 || int(t) >= len(m.pieces) {
+		return nil
+	}
+	return m.pieces[t]
+}
+
+// Ends reports whether t ends a generation (end of text, end of turn).
+func (m *Model) Ends(t Token) bool { return t >= 0 && int(t) < len(m.ends) && m.ends[t] }
+
+// Meta is a value of the file's metadata, "" if the key is absent.
+func (m *Model) Meta(key string) string {
+	v, _ := llama.ModelMetaValStr(m.handle, key)
+	return v
+}
+
+// ChatTemplate is the file's chat template (Jinja), "" if it has none.
+func (m *Model) ChatTemplate() string { return llama.ModelChatTemplate(m.handle, "") }
+
+// SpecialText is the text of the tokens that templates name.
+func (m *Model) SpecialText() (bos, eos string) {
+	return llama.VocabGetText(m.vocab, llama.VocabBOS(m.vocab)), llama.VocabGetText(m.vocab, llama.VocabEOS(m.vocab))
+}
+
+// ErrNUL says that a text has a NUL character, which llama.cpp's tokenizer
+// cannot take.
+var ErrNUL = errors.New("text contains a NUL character (U+0000)")
+
+// Tokenize turns text into tokens. Special tokens written in the text
+// (<|im_start|>) are recognised. The model's beginning-of-text token is put in
+// front where the model wants one and the text does not already begin with it.
+// It returns ErrNUL if text contains U+0000.
+func (m *Model) Tokenize(text string) ([]Token, error) {
+	if strings.ContainsRune(text, 0) {
+		return nil, ErrNUL
+	}
+	bos, _ := m.SpecialText()
+	addSpecial := !(llama.VocabGetAddBOS(m.vocab) && bos != "" && strings.HasPrefix(text, bos))
+	return llama.Tokenize(m.vocab, text, addSpecial, true), nil
+}

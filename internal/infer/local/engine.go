@@ -1,0 +1,240 @@
+// Package local is the llama.cpp engine inside this process. An engine process
+// serves it; tests use it directly.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"go.uber.org/zap"
+
+	"tempo/api"
+	"tempo/internal/budget"
+	"tempo/internal/gguf"
+	"tempo/internal/infer"
+	"tempo/internal/infer/chat"
+	"tempo/internal/infer/llama"
+	"tempo/internal/infer/schedule"
+)
+
+// Engine is an infer.Engine over llama.cpp.
+type Engine struct {
+	log *zap.Logger
+
+	spec  infer.Spec
+	facts infer.Facts
+	lib   *llama.Library
+	dry   *llama.Model // metadata only; nil before Open and after Load
+	// estimate is what the weights will take.
+	estimate budget.Bytes
+
+	model    *llama.Model // nil before Load
+	ctx      *llama.Context
+	template *chat.Template
+	sched    *schedule.Scheduler
+	stop     context.CancelFunc // ends the scheduler
+	stopped  chan error         // receives what Run returned
+	broken   chan error         // receives the error that ended the scheduler before Close
+}
+
+var _ infer.Engine = (*Engine)(nil)
+
+// New makes an engine. A nil log is silent.
+func New(log *zap.Logger) *Engine {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	return &Engine{log: log.Named("llama"), broken: make(chan error, 1)}
+}
+
+// Broken receives the error after which the engine can run no more jobs. The
+// process that has it must end then: llama.cpp's state is unknown.
+func (e *Engine) Broken() <-chan error { return e.broken }
+
+// Open checks the model file, loads the libraries and the file's metadata.
+func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
+	// llama.cpp ends the process on some damaged files, so look first.
+	header, err := gguf.ReadHeader(spec.Model)
+	if err != nil {
+		return infer.Facts{}, startError("read the model", err)
+	}
+	lib, err := llama.Load(spec.LibDir, e.log)
+	if err != nil {
+		return infer.Facts{}, startError("load llama.cpp", err)
+	}
+	if spec.GPU >= 0 && !lib.HasGPU() {
+		return infer.Facts{}, &infer.NoGPUError{LibDir: spec.LibDir}
+	}
+	process, err := budget.ProportionalSetSize(os.Getpid())
+	if err != nil {
+		return infer.Facts{}, fmt.Errorf("measure the engine process: %w", err)
+	}
+	e.dry, err = lib.OpenModel(spec.Model, llama.ModelOptions{GPU: spec.GPU, DryRun: true})
+	if err != nil {
+		return infer.Facts{}, startError("open the model", err)
+	}
+	e.lib, e.spec = lib, spec
+	e.estimate = e.dry.Weights()
+	if header.TiedOutput && e.dry.Repacked() {
+		// Looked up at the beginning and multiplied at the end: repacked for the
+		// latter, as it is for the former.
+		e.estimate = e.estimate.Add(budget.Bytes(header.TokenEmbdBytes))
+	}
+	e.facts = infer.Facts{
+		Context:    e.dry.TrainContext(),
+		Vocabulary: e.dry.Vocabulary(),
+		Weights:    e.estimate,
+		Process:    process,
+	}
+	if spec.Context > 0 {
+		e.facts.Context = spec.Context
+	}
+	return e.facts, nil
+}
+
+// startError keeps the hint of err, if it has one, on its way to another process.
+func startError(what string, err error) error {
+	out := &infer.StartError{What: what, Err: err}
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		out.Advice = hinted.Hint()
+	}
+	return out
+}
+
+var errNotOpen = errors.New("the engine has no model open")
+
+// DryRun asks llama.cpp what a context of this shape would allocate.
+func (e *Engine) DryRun(_ context.Context, shape infer.Shape) (budget.Footprint, error) {
+	if e.dry == nil {
+		return budget.Footprint{}, errNotOpen
+	}
+	ctx, err := e.dry.NewContext(e.options(shape))
+	if err != nil {
+		return budget.Footprint{}, err
+	}
+	f := footprint(ctx)
+	f.Weights = e.estimate
+	return f, ctx.Close()
+}
+
+func (e *Engine) options(shape infer.Shape) llama.ContextOptions {
+	return llama.ContextOptions{Cells: shape.Cells, Sequences: shape.Sequences, Batch: e.spec.Batch, Threads: e.spec.Threads}
+}
+
+func footprint(c *llama.Context) budget.Footprint {
+	return budget.Footprint{KVCache: c.Cache(), ParallelBatch: c.Compute()}
+}
+
+// Load allocates the model and a context and runs its worst shape once.
+func (e *Engine) Load(_ context.Context, shape infer.Shape) (budget.Footprint, error) {
+	if e.dry == nil {
+		return budget.Footprint{}, errNotOpen
+	}
+	err := e.dry.Close()
+	e.dry = nil
+	if err != nil {
+		return budget.Footprint{}, err
+	}
+	if e.model, err = e.lib.OpenModel(e.spec.Model, llama.ModelOptions{GPU: e.spec.GPU}); err != nil {
+		return budget.Footprint{}, startError("load the model", err)
+	}
+	if e.ctx, err = e.model.NewContext(e.options(shape)); err != nil {
+		return budget.Footprint{}, startError("allocate the KV cache", err)
+	}
+	if err = e.ctx.WarmUp(); err != nil {
+		return budget.Footprint{}, startError("run the model once", err)
+	}
+	if e.template, err = e.chatTemplate(); err != nil {
+		return budget.Footprint{}, startError("read the chat template", err)
+	}
+	e.facts.Context = min(e.facts.Context, shape.Cells)
+	e.sched = schedule.New(e.model, e.ctx)
+	ctx, stop := context.WithCancel(context.Background())
+	e.stop, e.stopped = stop, make(chan error, 1)
+	go func() {
+		err := e.sched.Run(ctx)
+		if err != nil {
+			e.broken <- err
+		}
+		e.stopped <- err
+	}()
+	f := footprint(e.ctx)
+	f.Weights = e.model.Weights()
+	return f, nil
+}
+
+func (e *Engine) chatTemplate() (*chat.Template, error) {
+	source := e.model.ChatTemplate()
+	if source == "" {
+		e.log.Warn("the model file has no chat template, ChatML is used", zap.String("model", e.spec.Model))
+		source = chat.ChatML
+	}
+	bos, eos := e.model.SpecialText()
+	return chat.New(source, bos, eos)
+}
+
+// Generate runs one job.
+func (e *Engine) Generate(ctx context.Context, req infer.Request) (*infer.Output, error) {
+	if e.sched == nil {
+		return nil, errNotOpen
+	}
+	prompt, err := e.prompt(req.Job)
+	if err != nil {
+		return nil, err
+	}
+	return e.sched.Submit(ctx, req, prompt, e.facts.Context) //nolint:wrapcheck // the seam's own errors
+}
+
+// prompt renders and tokenizes what the job asks for.
+func (e *Engine) prompt(job *api.Request) ([]llama.Token, error) {
+	text, param := job.Prompt, "prompt"
+	if job.URL == api.ChatCompletions {
+		param = "messages"
+		var err error
+		if text, err = e.template.Render(job.Messages); err != nil {
+			return nil, &infer.RequestError{
+				Param: param, Message: err.Error(),
+				Advice: "check the order and the roles of the messages, or ask /v1/completions with a prompt of your own",
+			}
+		}
+	}
+	tokens, err := e.model.Tokenize(text)
+	if err != nil {
+		return nil, &infer.RequestError{Param: param, Message: param + ": " + err.Error(), Advice: "remove the character"}
+	}
+	if len(tokens) == 0 {
+		return nil, &infer.RequestError{Param: param, Message: param + " is empty for this model", Advice: "write at least one character"}
+	}
+	if len(tokens) >= e.facts.Context {
+		return nil, &infer.RequestError{
+			Param: param,
+			Message: fmt.Sprintf("%s has %d tokens; a job can have at most %d with its output, so at most %d in the prompt",
+				param, len(tokens), e.facts.Context, e.facts.Context-1),
+			Advice: fmt.Sprintf("shorten the prompt; the model was trained for %d tokens, the worker's limits are --context-size, --max-cache-tokens and --max-memory-gb",
+				e.model.TrainContext()),
+		}
+	}
+	return tokens, nil
+}
+
+// Close ends the running jobs and frees everything.
+func (e *Engine) Close() error {
+	var errs []error
+	if e.stop != nil {
+		e.stop()
+		<-e.stopped
+	}
+	if e.ctx != nil {
+		errs = append(errs, e.ctx.Close())
+	}
+	for _, m := range []*llama.Model{e.model, e.dry} {
+		if m != nil {
+			errs = append(errs, m.Close())
+		}
+	}
+	e.sched, e.ctx, e.model, e.dry, e.stop = nil, nil, nil, nil, nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,224 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sourcegraph/jsonrpc2"
+	"golang.org/x/sys/unix"
+)
+
+// process is one engine process and the connection to it.
+type process struct {
+	pid   int
+	cmd   *exec.Cmd
+	rpc   *jsonrpc2.Conn
+	died  chan struct{} // closed after the process has ended and reason is set
+	tail  *tail
+	cause string // why it ended; read it after died is closed
+
+	mu   sync.Mutex
+	jobs map[string]*running // guarded by mu
+}
+
+// running is a job in the engine.
+type running struct {
+	ctx   context.Context //nolint:containedctx // the job's, for the engine's requests on its behalf
+	lease Lease
+	err   error // the lease's refusal; guarded by process.mu
+}
+
+// startProcess starts an engine process. It ends with this one, however this one
+// ends: by the closed socket, and by the kernel's parent-death signal.
+func startProcess(command, env []string, stderr io.Writer) (*process, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close() //nolint:errcheck // the child has its own copy
+	p := &process{died: make(chan struct{}), tail: &tail{next: stderr}, jobs: map[string]*running{}}
+	p.cmd = exec.Command(command[0], command[1:]...) //nolint:noctx // it ends by its socket, then by kill
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stderr = p.tail
+	p.cmd.ExtraFiles = []*os.File{theirs}
+	p.cmd.WaitDelay = 2 * time.Second
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true, // Ctrl-C is for the worker, which decides
+		Pdeathsig: syscall.SIGKILL,
+	}
+	started := make(chan error)
+	go p.watch(started)
+	if err := <-started; err != nil {
+		return nil, errors.Join(fmt.Errorf("start the engine process: %w", err), ours.Close())
+	}
+	p.rpc = connect(context.Background(), ours, p.handle)
+	return p, nil
+}
+
+// watch starts the process and waits for its end on one thread, since the
+// parent-death signal comes when the thread that started the child ends.
+func (p *process) watch(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := p.cmd.Start()
+	if err == nil {
+		p.pid = p.cmd.Process.Pid
+	}
+	started <- err
+	if err != nil {
+		return
+	}
+	_ = p.cmd.Wait() // the state says more than the error
+	p.cause = p.cmd.ProcessState.String()
+	if last := p.tail.String(); last != "" {
+		p.cause += "; it last wrote: " + last
+	}
+	close(p.died)
+}
+
+// socketPair makes the two ends of the connection.
+func socketPair() (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create the engine's socket: %w", err)
+	}
+	file := os.NewFile(uintptr(fds[0]), "engine socket")
+	defer file.Close() //nolint:errcheck // FileConn has its own copy
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the engine's socket: %w", err)
+	}
+	return conn, os.NewFile(uintptr(fds[1]), "engine socket"), nil
+}
+
+// handle answers the engine's requests for memory.
+func (p *process) handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc2.Request) {
+	req, err := params[wireResize](r)
+	if err == nil && r.Method != methodResize {
+		err = fmt.Errorf("a worker has no method %q", r.Method)
+	}
+	if err != nil {
+		answer(ctx, conn, r.ID, nil, err)
+		return
+	}
+	go func() { answer(ctx, conn, r.ID, struct{}{}, p.resize(req)) }()
+}
+
+func (p *process) resize(req wireResize) error {
+	p.mu.Lock()
+	job := p.jobs[req.ID]
+	p.mu.Unlock()
+	if job == nil {
+		return fmt.Errorf("job %s is not running", req.ID)
+	}
+	err := job.lease.Resize(job.ctx, req.Used, req.Tokens)
+	if err != nil {
+		p.mu.Lock()
+		job.err = err
+		p.mu.Unlock()
+	}
+	return err //nolint:wrapcheck // the lease's own
+}
+
+// call makes one call and waits for its answer or the end of the process.
+func (p *process) call(ctx context.Context, method string, in, out any) error {
+	err := p.rpc.Call(ctx, method, in, out)
+	return p.explain(err)
+}
+
+// explain turns the error of a call into what it means.
+func (p *process) explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, jsonrpc2.ErrClosed), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
+		<-p.died // the connection ends with the process
+		return &DiedError{Reason: p.cause}
+	}
+	return fromWire(err)
+}
+
+// generate runs a job. It returns only when the engine has let go of the job's
+// KV tokens, also when ctx is done.
+func (p *process) generate(ctx context.Context, req Request) (*Output, error) {
+	job := &running{ctx: ctx, lease: req.Lease}
+	p.mu.Lock()
+	p.jobs[req.ID] = job
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.jobs, req.ID)
+		p.mu.Unlock()
+	}()
+	id := wireJob{req.ID}
+	// Not ctx: a cancelled job is told to the engine, and its answer awaited.
+	free := context.WithoutCancel(ctx)
+	stop := context.AfterFunc(ctx, func() { _ = p.rpc.Notify(free, methodCancel, id) })
+	defer stop()
+	var out Output
+	err := p.call(free, methodGenerate, wireRequest{wireJob: id, Job: req.Job, Seed: req.Seed, Leased: req.Lease.Tokens()}, &out)
+	switch {
+	case err == nil:
+		return &out, nil
+	case errors.Is(err, errLease):
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return nil, job.err
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return nil, ctx.Err() //nolint:wrapcheck // the caller's own
+	}
+	return nil, err
+}
+
+// stop ends the process: by closing the connection, and by force if it is still
+// there after grace.
+func (p *process) stop(grace time.Duration) {
+	_ = p.rpc.Close() // it may be closed already
+	select {
+	case <-p.died:
+	case <-time.After(grace):
+		_ = p.cmd.Process.Kill()
+		<-p.died
+	}
+}
+
+// tail passes what the engine writes on and keeps the end of it.
+type tail struct {
+	next io.Writer // nil = nowhere
+
+	mu   sync.Mutex
+	last []byte // guarded by mu
+}
+
+const tailSize = 600
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	t.last = append(t.last, b...)
+	if n := len(t.last) - tailSize; n > 0 {
+		t.last = append(t.last[:0], t.last[n:]...)
+	}
+	t.mu.Unlock()
+	if t.next != nil {
+		if _, err := t.next.Write(b); err != nil {
+			return len(b), nil //nolint:nilerr // a closed stderr must not block the engine
+		}
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.last))
+}

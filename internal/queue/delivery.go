@@ -1,0 +1,203 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"tempo/api"
+)
+
+// Delivery is a job that this worker has. It ends with Complete or GiveBack; if
+// the worker vanishes before that, the job is given out again. It is owned by one
+// goroutine at a time.
+type Delivery struct {
+	Job       api.Job
+	Attempt   int       // 1 = the first; deliveries that were given back do not count
+	Published time.Time // when the job was queued
+
+	t         *Taker
+	msg       jetstream.Msg
+	givenBack int // how often, before this delivery
+}
+
+// receive makes a delivery of a message. It is nil if the message is not a job;
+// then it has been dealt with.
+func (t *Taker) receive(ctx context.Context, m jetstream.Msg) *Delivery {
+	meta, err := m.Metadata()
+	if err != nil {
+		t.log.Error("a message is not from a stream", zap.String("subject", m.Subject()), zap.Error(err))
+		return nil
+	}
+	d := &Delivery{Published: meta.Timestamp, t: t, msg: m}
+	if err := readJob(m, &d.Job); err != nil {
+		t.refuse(ctx, m, err)
+		return nil
+	}
+	if meta.NumDelivered > 1 {
+		d.givenBack = t.c.giveBacks(ctx, d.Job)
+	}
+	d.Attempt = max(int(meta.NumDelivered)-d.givenBack, 1)
+	t.mu.Lock()
+	t.open[d] = struct{}{}
+	t.mu.Unlock()
+	return d
+}
+
+// readJob reads a message and checks that it is the job that its subject says:
+// its result goes where the job says, and is waited for where the subject says.
+func readJob(m jetstream.Msg, into *api.Job) error {
+	if err := json.Unmarshal(m.Data(), into); err != nil {
+		return fmt.Errorf("parse the message: %w", err)
+	}
+	if subject := jobSubject(*into); subject != m.Subject() {
+		return fmt.Errorf("the message belongs to %s", subject)
+	}
+	return nil
+}
+
+// refuse gives a message that is not a job an error result, so that nobody waits
+// for one, and removes it.
+func (t *Taker) refuse(ctx context.Context, m jetstream.Msg, reason error) {
+	t.log.Error("a message in JOBS is not a job", zap.String("subject", m.Subject()), zap.Error(reason))
+	if batch, job := jobOf(m.Subject()); job != "" {
+		r := unreadable(m.Subject(), "the job in the queue cannot be read: "+reason.Error())
+		data, err := json.Marshal(r)
+		if err == nil {
+			err = t.c.storeResult(ctx, batch, job, data)
+		}
+		if err != nil { // it is delivered again, and then tried again
+			t.log.Error("its error result is not stored", zap.String("subject", m.Subject()), zap.Error(err))
+			return
+		}
+	}
+	if err := m.TermWithReason("not a job"); err != nil {
+		t.log.Warn("it is not removed yet", zap.String("subject", m.Subject()), zap.Error(err))
+	}
+}
+
+// Complete stores the result of the job and then takes the job off the queue. If
+// the job has a result already, of another worker, that one stays and Complete
+// succeeds. It tries until ctx is done; if it fails, the job is given out again
+// later. The error is a *[TooLargeError] at once if the result is too large for
+// the server; then the delivery is still open, for a shorter one.
+func (d *Delivery) Complete(ctx context.Context, r *api.Result) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode the result of job %s: %w", d.Job.ID, err)
+	}
+	if limit := int(d.t.c.nc.MaxPayload()) - headerRoom; len(data) > limit {
+		return &TooLargeError{What: "the result", Line: d.Job.Line, Size: len(data), Max: limit}
+	}
+	defer d.close()
+	if err := d.t.c.storeResult(ctx, d.Job.Batch, d.Job.ID, data); err != nil {
+		return err
+	}
+	if err := d.ack(ctx); err != nil {
+		return err
+	}
+	if d.givenBack > 0 {
+		return d.t.c.purge(ctx, "KV_"+bucketGiveBacks, "$KV."+bucketGiveBacks+"."+giveBackKey(d.Job))
+	}
+	return nil
+}
+
+// GiveBack returns the job to the queue, for any worker after delay (≥ 0). It
+// costs the job no attempt. It tries until ctx is done; if it fails, the job is
+// given out again later all the same.
+func (d *Delivery) GiveBack(ctx context.Context, delay time.Duration) error {
+	defer d.close()
+	// Counted first: if only the rest fails, the job comes again through AckWait.
+	if err := d.t.c.countGiveBack(ctx, d.Job); err != nil {
+		return err
+	}
+	return d.t.c.retry(ctx, "give back job "+d.Job.ID, func(context.Context) error {
+		return d.msg.NakWithDelay(delay) //nolint:wrapcheck // retry wraps it
+	})
+}
+
+// close ends the signs of life.
+func (d *Delivery) close() {
+	d.t.mu.Lock()
+	delete(d.t.open, d)
+	d.t.mu.Unlock()
+}
+
+// ack takes the job off the queue, and waits until that is stored. It is a success
+// if the consumer is gone: then the batch has ended, and the job went with it.
+func (d *Delivery) ack(ctx context.Context) error {
+	return d.t.c.retry(ctx, "acknowledge job "+d.Job.ID, func(ctx context.Context) error {
+		err := d.msg.DoubleAck(ctx)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgAlreadyAckd):
+			return nil
+		case errors.Is(err, nats.ErrNoResponders):
+			_, lookErr := d.t.c.js.Consumer(ctx, streamJobs, consumerName(d.Job.Model, d.Job.Batch))
+			if errors.Is(lookErr, jetstream.ErrConsumerNotFound) {
+				return nil
+			}
+		}
+		return err //nolint:wrapcheck // retry wraps it
+	})
+}
+
+func giveBackKey(j api.Job) string { return Token(j.Batch) + "." + Token(j.ID) }
+
+// giveBacks returns how often a job was given back. If that cannot be found out
+// it is 0: the job then has one attempt less.
+func (c *Client) giveBacks(ctx context.Context, j api.Job) (n int) {
+	err := c.retry(ctx, "read the give-backs of job "+j.ID, func(ctx context.Context) (err error) {
+		n, _, err = c.readGiveBacks(ctx, j)
+		return err
+	})
+	if err != nil {
+		c.log.Warn("a delivery that was given back counts as an attempt", zap.String("batch", j.Batch), zap.String("job", j.ID), zap.Error(err))
+	}
+	return n
+}
+
+func (c *Client) countGiveBack(ctx context.Context, j api.Job) error {
+	for {
+		err := c.retry(ctx, "count the give-back of job "+j.ID, func(ctx context.Context) error {
+			n, revision, err := c.readGiveBacks(ctx, j)
+			if err != nil {
+				return err
+			}
+			kv, err := c.bucket(ctx, bucketGiveBacks)
+			if err != nil {
+				return err
+			}
+			_, err = kv.Update(ctx, giveBackKey(j), []byte(strconv.Itoa(n+1)), revision)
+			return err //nolint:wrapcheck // retry wraps it
+		})
+		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) { // another delivery of the job was faster
+			return err
+		}
+	}
+}
+
+// readGiveBacks is one try to read the count and its revision, 0 if there is none.
+func (c *Client) readGiveBacks(ctx context.Context, j api.Job) (n int, revision uint64, err error) {
+	kv, err := c.bucket(ctx, bucketGiveBacks)
+	if err != nil {
+		return 0, 0, err
+	}
+	e, err := kv.Get(ctx, giveBackKey(j))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, err //nolint:wrapcheck // retry wraps it
+	}
+	if err := decode(e.Value(), &n); err != nil {
+		return 0, 0, err
+	}
+	return n, e.Revision(), nil
+}

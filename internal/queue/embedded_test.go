@@ -1,0 +1,108 @@
+package queue
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/stretchr/testify/require"
+)
+
+func TestStartEmbeddedOnADirectoryInUse(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "made", "by", "it")
+	first, err := StartEmbedded(EmbeddedOptions{Dir: dir}, nil)
+	require.NoError(t, err)
+	t.Cleanup(first.Stop)
+	require.Empty(t, first.URL())
+
+	_, err = StartEmbedded(EmbeddedOptions{Dir: dir}, nil)
+	var inUse *DirInUseError
+	require.ErrorAs(t, err, &inUse)
+	require.Equal(t, DirInUseError{Dir: dir, PID: os.Getpid()}, *inUse)
+	require.ErrorContains(t, err, dir)
+	require.NotEmpty(t, inUse.Hint())
+
+	first.Stop()
+	second, err := StartEmbedded(EmbeddedOptions{Dir: dir}, nil)
+	require.NoError(t, err)
+	second.Stop()
+}
+
+func TestStartEmbeddedOnAnAddressInUse(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	dir := t.TempDir()
+	for _, addr := range []string{l.Addr().String(), "nonsense"} {
+		_, err = StartEmbedded(EmbeddedOptions{Dir: dir, Listen: addr}, nil)
+		var taken *ListenError
+		require.ErrorAs(t, err, &taken)
+		require.ErrorContains(t, err, addr)
+		require.NotEmpty(t, taken.Hint())
+	}
+	e, err := StartEmbedded(EmbeddedOptions{Dir: dir}, nil) // the directory was given back
+	require.NoError(t, err)
+	e.Stop()
+}
+
+func TestStartEmbeddedWithoutADirectory(t *testing.T) {
+	t.Parallel()
+	_, err := StartEmbedded(EmbeddedOptions{}, nil)
+	require.ErrorContains(t, err, "no directory")
+}
+
+func TestConnectWhereNobodyListens(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	_, err = Connect(t.Context(), Options{URL: "nats://me:secret@" + l.Addr().String()}, nil)
+	var failed *ConnectError
+	require.ErrorAs(t, err, &failed)
+	require.ErrorContains(t, err, l.Addr().String())
+	require.NotContains(t, err.Error(), "secret")
+	require.Contains(t, failed.Hint(), "nats-server -js")
+}
+
+func TestConnectEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts, but never says a word
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = Connect(ctx, Options{URL: l.Addr().String(), ConnectTimeout: 500 * time.Millisecond}, nil)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func TestConnectWithWrongPassword(t *testing.T) {
+	t.Parallel()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, Username: "me", Password: "right"})
+	require.NoError(t, err)
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	require.True(t, s.ReadyForConnections(5*time.Second))
+
+	_, err = Connect(t.Context(), Options{URL: s.ClientURL(), User: "me", Password: "wrong"}, nil)
+	var failed *ConnectError
+	require.ErrorAs(t, err, &failed)
+	require.Contains(t, failed.Hint(), "--password")
+
+	_, err = Connect(t.Context(), Options{URL: s.ClientURL(), NKey: "missing.nk"}, nil)
+	require.ErrorAs(t, err, &failed)
+	require.Contains(t, failed.Hint(), "--nkey")
+
+	c, err := Connect(t.Context(), Options{URL: s.ClientURL(), User: "me", Password: "right"}, nil)
+	require.NoError(t, err)
+	defer c.Close()
+	err = c.EnsureTopology(t.Context(), Topology{})
+	var missing *NoJetStreamError
+	require.ErrorAs(t, err, &missing)
+	require.Contains(t, missing.Hint(), "-js")
+}

@@ -1,0 +1,258 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"tempo/api"
+)
+
+const (
+	chunkJobs  = 1000    // the server's limit of an atomic batch
+	chunkBytes = 2 << 20 // a chunk must get through a slow line within tryTimeout
+	// headerRoom is what a message needs beside its payload: the headers of an
+	// atomic batch, and the reply subject.
+	headerRoom = 512
+)
+
+// Published counts what became of jobs.
+type Published struct {
+	New     int // queued now
+	Known   int // queued before, or done already
+	Refused []Refused
+}
+
+// Refused is a job that cannot be queued.
+type Refused struct {
+	Job api.Job
+	Err *TooLargeError
+}
+
+// errKnown says that the server knows a subject or an id of a chunk already, and
+// has stored nothing of it.
+var errKnown = errors.New("a job of the chunk is known")
+
+// PublishJobs queues jobs durably, in atomic chunks, in their order. A job that is
+// queued already, or that has a result, is counted as known and not queued again:
+// so a submit that was cut off can be repeated whole. A job that is too large for
+// the server is refused, and the others go on. It ends at the first error of jobs;
+// what was counted until then is queued.
+func (c *Client) PublishJobs(ctx context.Context, jobs iter.Seq2[api.Job, error]) (Published, error) {
+	p := publisher{c: c, known: map[string]map[string]bool{}}
+	for job, err := range jobs {
+		if err != nil {
+			return p.count, fmt.Errorf("read jobs: %w", err)
+		}
+		if err := p.add(ctx, job); err != nil {
+			return p.count, err
+		}
+	}
+	err := p.flush(ctx)
+	return p.count, err
+}
+
+// publisher is one call of PublishJobs.
+type publisher struct {
+	c     *Client
+	count Published
+	known map[string]map[string]bool // by batch: tokens of its jobs that are queued or done
+	chunk []message
+	bytes int // of chunk
+}
+
+// message is a job as it is sent.
+type message struct {
+	job     api.Job
+	subject string
+	data    []byte
+}
+
+// id is what the server tells repeated messages by.
+func (m message) id() string { return Token(m.job.Batch) + "." + Token(m.job.ID) }
+
+// size is what the server counts of the message, at most.
+func (m message) size() int { return len(m.data) + 2*len(m.subject) + headerRoom }
+
+func (p *publisher) add(ctx context.Context, job api.Job) error {
+	data, err := json.Marshal(job)
+	if err != nil {
+		return fmt.Errorf("encode job %s: %w", job.ID, err)
+	}
+	known, ok := p.known[job.Batch]
+	if !ok {
+		if known, err = p.c.knownJobs(ctx, job.Batch); err != nil {
+			return err
+		}
+		p.known[job.Batch] = known
+	}
+	m := message{job: job, subject: jobSubject(job), data: data}
+	switch limit := int(p.c.nc.MaxPayload()); {
+	case known[Token(job.ID)]:
+		p.count.Known++
+		return nil
+	case m.size() > limit:
+		p.count.Refused = append(p.count.Refused, Refused{
+			Job: job, Err: &TooLargeError{What: "the request", Line: job.Line, Size: m.size(), Max: limit},
+		})
+		return nil
+	}
+	if len(p.chunk) == chunkJobs || p.bytes+m.size() > chunkBytes {
+		if err := p.flush(ctx); err != nil {
+			return err
+		}
+	}
+	p.chunk = append(p.chunk, m)
+	p.bytes += m.size()
+	return nil
+}
+
+// flush sends the chunk as a whole, or message by message if one of it is known.
+func (p *publisher) flush(ctx context.Context) error {
+	if len(p.chunk) == 0 {
+		return nil
+	}
+	asked := false // a try may have succeeded without an answer
+	err := p.c.retry(ctx, "publish jobs", func(ctx context.Context) error {
+		err := p.c.publishChunk(ctx, p.chunk)
+		if c := code(err); c == codeStoreFailed || c == codeBatchDuplicate {
+			err = &finalError{errKnown}
+		}
+		asked = asked || err != nil && !errors.Is(err, errKnown)
+		return err
+	})
+	switch {
+	case err == nil:
+		p.count.New += len(p.chunk)
+	case !errors.Is(err, errKnown):
+		return err
+	default:
+		if err := p.oneByOne(ctx, asked); err != nil {
+			return err
+		}
+	}
+	p.chunk, p.bytes = p.chunk[:0], 0
+	return nil
+}
+
+// oneByOne sends the messages of the chunk that are not known. If mine, the known
+// ones are taken for those of an earlier try.
+func (p *publisher) oneByOne(ctx context.Context, mine bool) error {
+	for _, m := range p.chunk {
+		isNew, err := p.c.publishJob(ctx, m)
+		if err != nil {
+			return err
+		}
+		if isNew || mine {
+			p.count.New++
+		} else {
+			p.count.Known++
+		}
+	}
+	return nil
+}
+
+// publishChunk is one try to store all messages or none.
+func (c *Client) publishChunk(ctx context.Context, chunk []message) error {
+	msgs := make([]*nats.Msg, len(chunk))
+	for i, m := range chunk {
+		msgs[i] = nats.NewMsg(m.subject)
+		msgs[i].Header.Set(jetstream.MsgIDHeader, m.id())
+		msgs[i].Data = m.data
+	}
+	if len(msgs) == 1 {
+		ack, err := c.js.PublishMsg(ctx, msgs[0])
+		if err == nil && ack.Duplicate {
+			return errKnown
+		}
+		return err //nolint:wrapcheck // retry wraps it
+	}
+	_, err := jetstreamext.PublishMsgBatch(ctx, c.js, msgs)
+	return err //nolint:wrapcheck // retry wraps it
+}
+
+// publishJob queues one job unless it is queued or done. It sends no id: the
+// server remembers ids also of jobs that were removed since, and the subject and
+// the result tell everything.
+func (c *Client) publishJob(ctx context.Context, m message) (isNew bool, err error) {
+	asked := false // a try may have succeeded without an answer
+	err = c.retry(ctx, "publish job "+m.job.ID, func(ctx context.Context) error {
+		done, err := c.has(ctx, streamResults, resultSubject(m.job.Batch, m.job.ID))
+		if err != nil {
+			return err
+		}
+		if done {
+			isNew = asked
+			return nil
+		}
+		_, err = c.js.Publish(ctx, m.subject, m.data)
+		if code(err) == codeStoreFailed {
+			queued, hasErr := c.has(ctx, streamJobs, m.subject)
+			if hasErr != nil {
+				return hasErr
+			}
+			if queued {
+				isNew = asked
+				return nil
+			}
+			return err //nolint:wrapcheck // retry wraps it; the stream is full
+		}
+		isNew = err == nil
+		asked = asked || err != nil
+		return err //nolint:wrapcheck // retry wraps it
+	})
+	return isNew, err
+}
+
+// knownJobs returns the tokens of the jobs of a batch that are queued or have a
+// result. It looks at JOBS first: what has left it by then has its result.
+func (c *Client) knownJobs(ctx context.Context, batch string) (map[string]bool, error) {
+	known := map[string]bool{}
+	for _, p := range []struct{ stream, filter string }{
+		{streamJobs, jobsOfBatch(batch)}, {streamResults, resultsOf(batch)},
+	} {
+		n, err := c.count(ctx, p.stream, p.filter)
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			continue
+		}
+		subjects, err := c.subjects(ctx, p.stream, p.filter)
+		if err != nil {
+			return nil, err
+		}
+		for s := range subjects {
+			known[lastToken(s)] = true
+		}
+	}
+	return known, nil
+}
+
+// subjects lists the subjects of a stream that match filter; up to a million take
+// some seconds.
+func (c *Client) subjects(ctx context.Context, stream, filter string) (map[string]uint64, error) {
+	var found map[string]uint64
+	err := c.retry(ctx, "list "+filter, func(tryCtx context.Context) error {
+		s, err := c.stream(tryCtx, stream)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, time.Minute) // many pages
+		defer cancel()
+		info, err := s.Info(ctx, jetstream.WithSubjectFilter(filter))
+		if err != nil {
+			return err //nolint:wrapcheck // retry wraps it
+		}
+		found = info.State.Subjects
+		return nil
+	})
+	return found, err
+}

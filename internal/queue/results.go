@@ -1,0 +1,102 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"tempo/api"
+)
+
+// codeInvalidMessage is the code of the result of a message that cannot be read.
+const codeInvalidMessage = "invalid_message"
+
+// Results calls fn for the results of a batch, in the order in which they were
+// stored and each once, from the first one on, and waits for more. It goes on
+// through outages. It ends with nil when fn returns [Stop], with fn's error when
+// fn fails otherwise, and with an error that wraps ctx's when ctx is done. fn is
+// not called concurrently.
+func (c *Client) Results(ctx context.Context, batch string, fn func(api.Result) error) error {
+	err := c.follow(ctx, streamResults, resultsOf(batch), func(m jetstream.Msg) error {
+		var r api.Result
+		if err := json.Unmarshal(m.Data(), &r); err != nil {
+			c.log.Error("a message in RESULTS is not a result", zap.String("subject", m.Subject()), zap.Error(err))
+			r = unreadable(m.Subject(), "the result in the queue cannot be read: "+err.Error())
+		}
+		return fn(r)
+	})
+	if errors.Is(err, Stop) {
+		return nil
+	}
+	return err
+}
+
+// CountResults returns how many jobs of a batch have a result.
+func (c *Client) CountResults(ctx context.Context, batch string) (int, error) {
+	return c.count(ctx, streamResults, resultsOf(batch))
+}
+
+// Pending returns how many jobs of a batch are queued or being worked on.
+func (c *Client) Pending(ctx context.Context, batch string) (int, error) {
+	return c.count(ctx, streamJobs, jobsOfBatch(batch))
+}
+
+// HasResult reports whether a job has its result. A worker asks before it runs a
+// job: the queue may give a job out again that is done.
+func (c *Client) HasResult(ctx context.Context, batch, job string) (bool, error) {
+	var has bool
+	err := c.retry(ctx, "look for the result of job "+job, func(ctx context.Context) (err error) {
+		has, err = c.has(ctx, streamResults, resultSubject(batch, job))
+		return err
+	})
+	return has, err
+}
+
+// storeResult stores the result of a job. It is a success if there is one already.
+func (c *Client) storeResult(ctx context.Context, batch, job string, data []byte) error {
+	subject := resultSubject(batch, job)
+	return c.retry(ctx, "store the result of job "+job, func(ctx context.Context) error {
+		_, err := c.js.Publish(ctx, subject, data)
+		if code(err) == codeStoreFailed { // the subject is taken, or the stream is full
+			if has, hasErr := c.has(ctx, streamResults, subject); has || hasErr != nil {
+				return hasErr
+			}
+		}
+		return err //nolint:wrapcheck // retry wraps it
+	})
+}
+
+// resultID is the id of a job's result.
+func resultID(batch, job string) string { return "batch_req_" + batch + "-" + job }
+
+// unreadable is the result of a job whose message cannot be read; subject is
+// that of the job or of its result. The job's id stands in for the custom id.
+func unreadable(subject, message string) api.Result {
+	batch, job := jobOf(subject)
+	return api.Result{
+		ID: resultID(batch, job), CustomID: job,
+		Error: &api.Error{Code: codeInvalidMessage, Message: message},
+	}
+}
+
+// jobOf returns the batch and the id of a job from its subject or its result's.
+// They are empty if the subject was not made here.
+func jobOf(subject string) (batch, job string) {
+	tokens := strings.Split(subject, ".")
+	if want := map[string]int{"jobs": 5, "results": 3}[tokens[0]]; len(tokens) != want {
+		return "", ""
+	}
+	batch, err := Untoken(tokens[len(tokens)-2])
+	if err != nil {
+		return "", ""
+	}
+	job, err = Untoken(tokens[len(tokens)-1])
+	if err != nil {
+		return "", ""
+	}
+	return batch, job
+}

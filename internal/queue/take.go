@@ -1,0 +1,253 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"tempo/api"
+)
+
+const (
+	defaultAckWait = 30 * time.Second
+	// maxActive bounds the batches that a taker serves at once; the others wait.
+	// Which ones they are follows from BATCHES alone.
+	maxActive = 200
+)
+
+// TakerOptions say which jobs a worker takes.
+type TakerOptions struct {
+	Worker string   // for the log
+	Models []string // served names
+	// AckWait is how long after the last sign of life a job is given to somebody
+	// else; 0 = 30 s. All workers of a queue should have the same.
+	AckWait time.Duration
+}
+
+// Taker takes jobs for one worker. Run must be running while Fetch is called and
+// while there are deliveries that are neither completed nor given back: it sends
+// their signs of life.
+type Taker struct {
+	c    *Client
+	opts TakerOptions
+	log  *zap.Logger
+
+	mu        sync.Mutex
+	batches   map[string]api.Batch   // not ended, with jobs for Models; guarded by mu
+	lanes     map[string]*lane       // of the active batches, by consumer name; guarded by mu
+	consumers map[string]bool        // names that exist on JOBS, as far as known; guarded by mu
+	changed   chan struct{}          // closed and replaced when lanes changes; guarded by mu
+	turn      uint64                 // counts rounds of Fetch; guarded by mu
+	open      map[*Delivery]struct{} // deliveries that need signs of life; guarded by mu
+}
+
+// NewTaker makes a taker. A nil log is silent.
+func (c *Client) NewTaker(o TakerOptions, log *zap.Logger) *Taker {
+	if o.AckWait == 0 {
+		o.AckWait = defaultAckWait
+	}
+	if log == nil {
+		log = zap.NewNop()
+	}
+	return &Taker{
+		c: c, opts: o, log: log.Named("taker").With(zap.String("worker", o.Worker)),
+		batches: map[string]api.Batch{}, lanes: map[string]*lane{}, consumers: map[string]bool{},
+		changed: make(chan struct{}), open: map[*Delivery]struct{}{},
+	}
+}
+
+// Run follows the batches and sends signs of life for the open deliveries, until
+// ctx is done; then it returns nil.
+func (t *Taker) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return t.followBatches(ctx) })
+	group.Go(func() error { return t.heartbeat(ctx) })
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err //nolint:wrapcheck // it is of this package
+}
+
+// heartbeat sends signs of life, often enough that one may get lost.
+func (t *Taker) heartbeat(ctx context.Context) error {
+	tick := time.NewTicker(t.opts.AckWait / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, d := range t.openDeliveries() {
+			if err := d.msg.InProgress(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+				t.log.Debug("a sign of life was not sent", zap.String("batch", d.Job.Batch), zap.String("job", d.Job.ID), zap.Error(err))
+			}
+		}
+	}
+}
+
+func (t *Taker) openDeliveries() []*Delivery {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]*Delivery, 0, len(t.open))
+	for d := range t.open {
+		list = append(list, d)
+	}
+	return list
+}
+
+// followBatches keeps the lanes in step with the bucket BATCHES.
+func (t *Taker) followBatches(ctx context.Context) error {
+	if err := t.listConsumers(ctx); err != nil {
+		return err
+	}
+	return t.c.follow(ctx, "KV_"+bucketBatches, "$KV."+bucketBatches+".>", func(m jetstream.Msg) error {
+		id, err := Untoken(lastToken(m.Subject()))
+		if err != nil {
+			t.log.Error("a key of the bucket BATCHES is not an id", zap.String("key", m.Subject()), zap.Error(err))
+			return nil
+		}
+		if removed(m) {
+			return t.end(ctx, id, t.batch(id).Tempo.Models)
+		}
+		var b api.Batch
+		if err := json.Unmarshal(m.Data(), &b); err != nil {
+			t.log.Error("a value of the bucket BATCHES is not a batch", zap.String("key", m.Subject()), zap.Error(err))
+			return nil
+		}
+		if b.Status.Ended() {
+			return t.end(ctx, id, b.Tempo.Models)
+		}
+		t.activate(b)
+		return nil
+	})
+}
+
+// listConsumers finds the consumers that exist, so that those of batches that
+// ended while no worker looked are removed.
+func (t *Taker) listConsumers(ctx context.Context) error {
+	return t.c.retry(ctx, "list consumers", func(ctx context.Context) error {
+		s, err := t.c.stream(ctx, streamJobs)
+		if err != nil {
+			return err
+		}
+		names := s.ConsumerNames(ctx)
+		for name := range names.Name() {
+			t.mu.Lock()
+			t.consumers[name] = true
+			t.mu.Unlock()
+		}
+		return names.Err() //nolint:wrapcheck // retry wraps it
+	})
+}
+
+func (t *Taker) batch(id string) api.Batch {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.batches[id]
+}
+
+// activate adds a batch, or takes over what has changed in it.
+func (t *Taker) activate(b api.Batch) {
+	if !slices.ContainsFunc(b.Tempo.Models, t.serves) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.batches[b.ID] = b
+	t.arrange()
+}
+
+func (t *Taker) serves(model string) bool { return slices.Contains(t.opts.Models, model) }
+
+// end removes a batch, its consumers, and what is left of its jobs: a consumer
+// that is gone takes no acks, and nobody wants the jobs any more.
+func (t *Taker) end(ctx context.Context, id string, models []string) error {
+	var lanes []*lane
+	t.mu.Lock()
+	delete(t.batches, id)
+	for _, model := range models {
+		if l := t.lanes[consumerName(model, id)]; l != nil {
+			lanes = append(lanes, l)
+		}
+	}
+	t.arrange()
+	t.mu.Unlock()
+	for _, l := range lanes {
+		l.close() // from here on it makes no consumer
+	}
+	for _, model := range models {
+		name := consumerName(model, id)
+		if !t.serves(model) || !t.forgetConsumer(name) {
+			continue
+		}
+		if err := t.c.deleteConsumer(ctx, name); err != nil {
+			return err
+		}
+		if err := t.c.purge(ctx, streamJobs, jobsOf(model, id)); err != nil {
+			return err
+		}
+		t.log.Debug("batch has ended", zap.String("batch", id), zap.String("model", model))
+	}
+	return nil
+}
+
+func (t *Taker) forgetConsumer(name string) (known bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known = t.consumers[name]
+	delete(t.consumers, name)
+	return known
+}
+
+// arrange makes the lanes of the active batches: the first maxActive by priority
+// and age. t.mu must be held.
+func (t *Taker) arrange() {
+	batches := make([]api.Batch, 0, len(t.batches))
+	for _, b := range t.batches {
+		batches = append(batches, b)
+	}
+	slices.SortFunc(batches, func(a, b api.Batch) int {
+		return cmp.Or(cmp.Compare(rank(a.Tempo.Priority), rank(b.Tempo.Priority)),
+			cmp.Compare(a.CreatedAt, b.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	lanes := map[string]*lane{}
+	for _, b := range batches[:min(len(batches), maxActive)] {
+		for _, model := range b.Tempo.Models {
+			if !t.serves(model) {
+				continue
+			}
+			name := consumerName(model, b.ID)
+			l := t.lanes[name]
+			if l == nil {
+				l = &lane{t: t, name: name, filter: jobsOf(model, b.ID)}
+			}
+			l.rank = rank(b.Tempo.Priority)
+			lanes[name] = l
+		}
+	}
+	t.lanes = lanes
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// rank orders priorities, the most urgent first.
+func rank(p api.Priority) int {
+	switch p {
+	case api.High:
+		return 0
+	case api.Low:
+		return 2
+	default:
+		return 1
+	}
+}

@@ -1,0 +1,209 @@
+package submit
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tempo/api"
+	"tempo/internal/queue"
+)
+
+// follower writes results as they come and counts them. It belongs to one
+// goroutine.
+type follower struct {
+	batch *Batch
+	out   *output
+	began bool // the files are emptied
+
+	started           time.Time // when the batch was created
+	first, last       time.Time // of results that are not resumed
+	succeeded, failed int
+	badLines, resumed int
+	tokens            int // of results that are not resumed
+	allTokens         int
+	workers           map[string]bool
+	total             int // of jobs that results are waited for; 0 while publishing
+}
+
+func newFollower(b *Batch, out *output) *follower {
+	return &follower{batch: b, out: out, started: time.Now(), workers: map[string]bool{}}
+}
+
+const (
+	flushEvery  = time.Second
+	statusEvery = 250 * time.Millisecond
+	logEvery    = 5 * time.Second
+)
+
+// refuse writes the error of a line that was not sent.
+func (f *follower) refuse(r api.Result) error {
+	f.failed++
+	f.badLines++
+	return f.write(r)
+}
+
+func (f *follower) write(r api.Result) error {
+	if !f.began {
+		f.began = true
+		if err := f.out.begin(); err != nil {
+			return err
+		}
+	}
+	return f.out.write(r)
+}
+
+// follow writes results until total are there.
+func (f *follower) follow(ctx context.Context, client *queue.Client, total int) error {
+	f.total = total
+	if !f.began { // also if there is none, what an earlier run wrote goes
+		f.began = true
+		if err := f.out.begin(); err != nil {
+			return err
+		}
+	}
+	if total == 0 {
+		return nil
+	}
+	results := make(chan api.Result)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- client.Results(ctx, f.batch.ID, func(r api.Result) error {
+			select {
+			case results <- r:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err() //nolint:wrapcheck // ends Results
+			}
+		})
+	}()
+	flush, status, log := time.NewTicker(flushEvery), time.NewTicker(statusEvery), time.NewTicker(logEvery)
+	defer flush.Stop()
+	defer status.Stop()
+	defer log.Stop()
+	defer f.show("")
+	for got := 0; got < total; {
+		select {
+		case r := <-results:
+			got++
+			if err := f.take(r); err != nil {
+				return err
+			}
+		case <-flush.C:
+			if err := f.out.writer.Flush(); err != nil {
+				return err
+			}
+		case <-status.C:
+			f.show(f.line())
+		case <-log.C:
+			f.logProgress()
+		case err := <-ended:
+			return f.interrupted(err)
+		}
+	}
+	return nil
+}
+
+// interrupted explains that the batch goes on without its reader.
+func (f *follower) interrupted(err error) error {
+	return &InterruptedError{Batch: f.batch.ID, Done: f.succeeded + f.failed - f.badLines, Total: f.total, Err: err}
+}
+
+// take counts and writes a result.
+func (f *follower) take(r api.Result) error {
+	now := time.Now()
+	if r.OK() {
+		f.succeeded++
+	} else {
+		f.failed++
+	}
+	var body struct {
+		Created int64     `json:"created"`
+		Usage   api.Usage `json:"usage"`
+	}
+	if r.Response != nil {
+		_ = json.Unmarshal(r.Response.Body, &body) // a body without usage counts no tokens
+	}
+	f.allTokens += body.Usage.CompletionTokens
+	if body.Created > 0 && body.Created < f.started.Unix() {
+		f.resumed++
+	} else {
+		f.tokens += body.Usage.CompletionTokens
+		if f.first.IsZero() {
+			f.first = now
+			if r.Tempo != nil { // its start, not its end
+				f.first = now.Add(-time.Duration((r.Tempo.PrefillSeconds + r.Tempo.DecodeSeconds) * float64(time.Second)))
+			}
+		}
+		f.last = now
+	}
+	if r.Tempo != nil && r.Tempo.Worker != "" {
+		f.workers[r.Tempo.Worker] = true
+	}
+	return f.write(r)
+}
+
+func (f *follower) rate() float64 {
+	if seconds := f.last.Sub(f.first).Seconds(); seconds > 0 {
+		return float64(f.tokens) / seconds
+	}
+	return 0
+}
+
+// done counts the results of jobs that were sent.
+func (f *follower) done() int { return f.succeeded + f.failed - f.badLines }
+
+func (f *follower) line() string {
+	return fmt.Sprintf("%d of %d done, %d failed, %.0f tokens/s", f.done(), f.total, f.failed, f.rate())
+}
+
+func (f *follower) show(line string) {
+	if f.batch.opts.Status != nil && !f.batch.opts.Quiet {
+		f.batch.opts.Status(line)
+	}
+}
+
+// logProgress says how far it is where nobody looks at a status line.
+func (f *follower) logProgress() {
+	if f.batch.opts.Status == nil && !f.batch.opts.Quiet {
+		f.batch.log.Info("progress", zap.Int("done", f.done()), zap.Int("total", f.total),
+			zap.Int("failed", f.failed), zap.Float64("tokens_per_second", f.rate()))
+	}
+}
+
+func (f *follower) summary() *Summary {
+	s := &Summary{
+		Batch: f.batch.ID, Succeeded: f.succeeded, Failed: f.failed, BadLines: f.badLines, Resumed: f.resumed,
+		Tokens: f.allTokens, Seconds: time.Since(f.started).Seconds(), TokensPerSecond: f.rate(),
+		Output: f.batch.opts.Output, Errors: f.batch.opts.Errors,
+	}
+	for w := range f.workers {
+		s.Workers = append(s.Workers, w)
+	}
+	slices.Sort(s.Workers)
+	return s
+}
+
+// InterruptedError says that the results were no longer waited for.
+type InterruptedError struct {
+	Batch       string
+	Done, Total int
+	Err         error
+}
+
+func (e *InterruptedError) Error() string {
+	return fmt.Sprintf("stopped waiting for batch %s: %d of %d results are there: %v", e.Batch, e.Done, e.Total, e.Err)
+}
+
+func (e *InterruptedError) Unwrap() error { return e.Err }
+
+// Hint says how to go on.
+func (e *InterruptedError) Hint() string {
+	return "nothing is lost: run the same command again, it goes on where this one stopped"
+}

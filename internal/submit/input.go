@@ -1,0 +1,166 @@
+package submit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"slices"
+
+	"tempo/internal/batchfile"
+)
+
+// input is a batch file that can be read as often as wanted, or one prompt.
+type input struct {
+	name   string // for messages
+	path   string // of the file; "" = prompt
+	spool  bool   // path is a copy of ours
+	prompt string
+	opts   batchfile.Options
+}
+
+// openInput prepares the file called name, or stdin if name is "-". What can be
+// read only once is copied to a temporary file, so that memory stays bounded.
+func openInput(name string, stdin io.Reader, opts batchfile.Options) (*input, error) {
+	in := &input{name: name, path: name, opts: opts}
+	if name == "-" {
+		in.name = "standard input"
+		return in, in.copyFrom(stdin)
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, &FileError{Op: "read", Path: name, Err: err}
+	}
+	if info.IsDir() {
+		return nil, &FileError{Op: "read", Path: name, Err: errors.New("it is a directory")}
+	}
+	if info.Mode().IsRegular() {
+		return in, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, &FileError{Op: "read", Path: name, Err: err}
+	}
+	defer f.Close()
+	return in, in.copyFrom(f)
+}
+
+func (in *input) copyFrom(r io.Reader) error {
+	f, err := os.CreateTemp("", "tempo-batch-*.jsonl")
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", in.name, err)
+	}
+	in.path, in.spool = f.Name(), true
+	_, err = io.Copy(f, r)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("copy %s: %w", in.name, err), in.Close())
+	}
+	return nil
+}
+
+// Close removes the copy, if there is one.
+func (in *input) Close() error {
+	if !in.spool {
+		return nil
+	}
+	in.spool = false
+	if err := os.Remove(in.path); err != nil {
+		return fmt.Errorf("remove the copy of %s: %w", in.name, err)
+	}
+	return nil
+}
+
+// lines reads the input from the beginning. A bad line comes as
+// *batchfile.LineError and the next follows; any other error is the last.
+func (in *input) lines() iter.Seq2[batchfile.Line, error] {
+	return func(yield func(batchfile.Line, error) bool) {
+		if in.path == "" {
+			yield(batchfile.Prompt(in.prompt, in.opts))
+			return
+		}
+		f, err := os.Open(in.path)
+		if err != nil {
+			yield(batchfile.Line{}, &FileError{Op: "read", Path: in.name, Err: err})
+			return
+		}
+		defer f.Close()
+		r := batchfile.NewReader(in.name, f, in.opts)
+		for {
+			line, err := r.Read()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			var bad *batchfile.LineError
+			if !yield(line, err) || (err != nil && !errors.As(err, &bad)) {
+				return
+			}
+		}
+	}
+}
+
+// content is what a first reading of the input found.
+type content struct {
+	good, bad int
+	models    []string // that good lines name, sorted
+	endpoint  string   // the url of the good lines, if all have one
+	digest    string   // of the good lines
+}
+
+// scan reads the whole input once. A file without any line is an error.
+func (in *input) scan() (content, error) {
+	var c content
+	models := map[string]bool{}
+	h := sha256.New()
+	for line, err := range in.lines() {
+		var bad *batchfile.LineError
+		switch {
+		case errors.As(err, &bad):
+			c.bad++
+			continue
+		case err != nil:
+			return c, err
+		}
+		if c.good++; c.good == 1 {
+			c.endpoint = line.URL
+		} else if c.endpoint != line.URL {
+			c.endpoint = ""
+		}
+		models[line.Model] = true
+		fmt.Fprintf(h, "%q %q %q %q\n", line.CustomID, line.URL, line.Model, line.Body)
+	}
+	for m := range models {
+		c.models = append(c.models, m)
+	}
+	slices.Sort(c.models)
+	c.digest = hex.EncodeToString(h.Sum(nil))
+	return c, nil
+}
+
+// FileError says that a file of the user's cannot be read or written.
+type FileError struct {
+	Op   string // "read" or "write"
+	Path string
+	Err  error
+}
+
+func (e *FileError) Error() string {
+	err := e.Err
+	var path *os.PathError
+	if errors.As(err, &path) {
+		err = path.Err // the path is said already
+	}
+	return fmt.Sprintf("%s %s: %v", e.Op, e.Path, err)
+}
+
+func (e *FileError) Unwrap() error { return e.Err }
+
+// Hint says what to check.
+func (e *FileError) Hint() string {
+	if errors.Is(e.Err, os.ErrNotExist) {
+		return "check the path; \"-\" reads standard input"
+	}
+	return "check the path and its permissions"
+}

@@ -1,0 +1,85 @@
+package submit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"tempo/api"
+	"tempo/internal/batchfile"
+)
+
+// output is where the results go.
+type output struct {
+	writer *batchfile.Writer
+	files  []*os.File
+}
+
+// openOutput opens the files. What they held is replaced with the first line
+// that is written, so that a run that fails before has destroyed nothing.
+func openOutput(o Options) (*output, error) {
+	out := &output{}
+	results, err := out.open(o.Output, o.Stdout)
+	if err != nil {
+		return nil, err
+	}
+	var failures io.Writer // nil: with the results
+	if o.Errors != "" && o.Errors != o.Output {
+		if failures, err = out.open(o.Errors, o.Stdout); err != nil {
+			return nil, errors.Join(err, out.close())
+		}
+	}
+	out.writer = batchfile.NewWriter(results, failures)
+	return out, nil
+}
+
+// open opens one file, with its directory; "-" is stdout.
+func (o *output) open(path string, stdout io.Writer) (io.Writer, error) {
+	if path == "-" {
+		return stdout, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, &FileError{Op: "write", Path: path, Err: err}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, &FileError{Op: "write", Path: path, Err: err}
+	}
+	o.files = append(o.files, f)
+	return f, nil
+}
+
+// begin empties the files.
+func (o *output) begin() error {
+	for _, f := range o.files {
+		if err := f.Truncate(0); err != nil && !isDevice(f) {
+			return &FileError{Op: "write", Path: f.Name(), Err: err}
+		}
+	}
+	return nil
+}
+
+// isDevice reports whether f is something that has no length, like /dev/null.
+func isDevice(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && !info.Mode().IsRegular()
+}
+
+func (o *output) write(r api.Result) error {
+	return o.writer.Write(&r)
+}
+
+func (o *output) close() error {
+	var errs []error
+	if o.writer != nil {
+		errs = append(errs, o.writer.Flush())
+	}
+	for _, f := range o.files {
+		if err := f.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", f.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,198 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tempo/api"
+	"tempo/internal/budget"
+	"tempo/internal/infer"
+	"tempo/internal/queue"
+)
+
+// job is a fetched job until it has its verdict.
+type job struct {
+	delivery *queue.Delivery
+	ctx      context.Context //nolint:containedctx // the job's own; its cause says why it was ended
+	end      context.CancelCauseFunc
+	left     chan struct{} // closed when the job has given its memory back
+	lease    *jobLease
+	deaths   int // engines that died with it
+}
+
+// poison is how many engines a job may kill before it is buried.
+const poison = 2
+
+// admit notes a fetched job as running.
+func (w *Worker) admit(ctx context.Context, d *queue.Delivery, lease *budget.Lease) *job {
+	j := &job{delivery: d, left: make(chan struct{})}
+	j.lease = &jobLease{worker: w, job: j, current: lease, peak: lease.Size()}
+	j.ctx, j.end = context.WithCancelCause(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running = append(w.running, j)
+	return j
+}
+
+// leave gives the job's memory and its slot back. It returns the most memory
+// that the job has held.
+func (w *Worker) leave(j *job) budget.Bytes {
+	peak := j.lease.close()
+	w.mu.Lock()
+	w.running = slices.DeleteFunc(w.running, func(o *job) bool { return o == j })
+	w.mu.Unlock()
+	close(j.left)
+	<-w.slots
+	return peak
+}
+
+// process brings a job to its verdict. It returns an error only if the worker
+// cannot go on.
+func (w *Worker) process(work context.Context, j *job) error {
+	log := w.log.With(zap.String("batch", j.delivery.Job.Batch), zap.String("job", j.delivery.Job.ID))
+	result, err := w.run(j)
+	peak := w.leave(j)
+	j.end(nil)
+	ctx, cancel := verdictContext(work)
+	defer cancel()
+	switch {
+	case err == nil:
+		if result.Tempo != nil {
+			result.Tempo.LeaseBytes = int64(peak)
+		}
+		w.complete(ctx, j, result, log)
+	case errors.Is(err, errAlreadyDone):
+		w.complete(ctx, j, nil, log)
+	default:
+		w.giveBack(ctx, j, err, log)
+		var start *infer.StartError
+		if errors.As(err, &start) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.fatal = err
+			return err
+		}
+	}
+	return nil
+}
+
+// verdictContext outlives work by verdictGrace: a result that was made is stored
+// even while the worker stops, but a queue that is gone does not keep it for ever.
+func verdictContext(work context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(work))
+	stop := context.AfterFunc(work, func() { time.AfterFunc(verdictGrace, cancel) })
+	return ctx, func() { stop(); cancel() }
+}
+
+const verdictGrace = 5 * time.Second
+
+// errAlreadyDone says that the job has its result from an earlier delivery.
+var errAlreadyDone = errors.New("the job is done already")
+
+// run answers a job. A non-nil error means that the job has no result here.
+func (w *Worker) run(j *job) (*api.Result, error) {
+	d := j.delivery
+	done, err := w.queue.HasResult(j.ctx, d.Job.Batch, d.Job.ID)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // says it all
+	}
+	if done {
+		return nil, errAlreadyDone
+	}
+	request, err := api.ParseRequest(d.Job.URL, d.Job.Body)
+	if err != nil {
+		return w.failure(j, err), nil
+	}
+	for {
+		out, err := w.generate(j, request)
+		if cause := context.Cause(j.ctx); cause != nil && err != nil {
+			return nil, cause
+		}
+		var died *infer.DiedError
+		var start *infer.StartError
+		switch {
+		case err == nil:
+			w.tokens.Add(int64(out.CompletionTokens))
+			return w.success(j, request, out), nil
+		case errors.As(err, &died):
+			if j.deaths++; j.deaths >= poison {
+				return w.failure(j, err), nil
+			}
+		case errors.As(err, &start), errors.Is(err, errPreempted):
+			return nil, err
+		default:
+			return w.failure(j, err), nil
+		}
+	}
+}
+
+// generate runs the job in the engine; alone, if an engine has died with it.
+func (w *Worker) generate(j *job, request *api.Request) (*infer.Output, error) {
+	leave, err := w.enter(j)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return w.engine.Generate(j.ctx, infer.Request{ //nolint:wrapcheck // the seam's own errors
+		ID:    j.delivery.Job.Batch + "." + j.delivery.Job.ID,
+		Job:   request,
+		Seed:  seed(j.delivery.Job),
+		Lease: j.lease,
+	})
+}
+
+// enter waits until the job may be in the engine, and returns what must be
+// called when it has left. A job that waits holds no memory, since the one that
+// must be alone could need it.
+func (w *Worker) enter(j *job) (leave func(), err error) {
+	if j.deaths == 0 && w.alone.TryRLock() {
+		return w.alone.RUnlock, nil
+	}
+	j.lease.put(nil)
+	if j.deaths > 0 {
+		w.alone.Lock()
+		leave = w.alone.Unlock
+	} else {
+		w.alone.RLock()
+		leave = w.alone.RUnlock
+	}
+	if err := j.lease.acquire(j.ctx, w.perCell.Mul(w.ticket.Load())); err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
+}
+
+// seed is what a job's sampling starts from if it names no seed: the same for
+// every attempt, so that a second one repeats the first.
+func seed(j api.Job) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(j.Batch + "." + j.ID)) // a hash takes everything
+	return h.Sum32()
+}
+
+// complete stores a result (nil: there is one already) and acks the job.
+func (w *Worker) complete(ctx context.Context, j *job, result *api.Result, log *zap.Logger) {
+	if err := j.delivery.Complete(ctx, result); err != nil {
+		log.Error("a result could not be stored; the job will be delivered again", zap.Error(err))
+		return
+	}
+	if result != nil {
+		log.Debug("job done", zap.Bool("ok", result.OK()), zap.Duration("since_published", time.Since(j.delivery.Published)))
+	}
+}
+
+// giveBack returns the job to the queue.
+func (w *Worker) giveBack(ctx context.Context, j *job, why error, log *zap.Logger) {
+	log.Info("job given back to the queue", zap.NamedError("reason", why))
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := j.delivery.GiveBack(ctx, 0); err != nil {
+		log.Warn("a job could not be given back; it will be delivered again", zap.Error(err))
+	}
+}

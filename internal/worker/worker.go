@@ -1,0 +1,201 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"tempo/api"
+	"tempo/internal/budget"
+	"tempo/internal/infer"
+	"tempo/internal/queue"
+)
+
+// Options say what a worker works with. Zero values mean the default that stands
+// with each field.
+type Options struct {
+	Name   string // unique among the workers of a queue
+	Model  string // served name of the model
+	Spec   infer.Spec
+	Device budget.Device
+	// Limit is the most memory in bytes that the worker may hold on the device.
+	Limit budget.Bytes
+	// Thresholds are the shares of Limit at which the worker warns and acts.
+	Thresholds budget.Thresholds
+	// MaxParallelTokens bounds the tokens that one decode step generates, over
+	// all jobs; 0 = TEMPO's automatic limit.
+	MaxParallelTokens int
+	// MaxCacheTokens bounds the KV tokens of all jobs together; 0 = what the
+	// jobs can use and the limit allows.
+	MaxCacheTokens int
+	// Measure reads the device memory of a process.
+	Measure func(pid int) (budget.Bytes, error)
+	// DrainTimeout is how long running jobs may go on after Run's context is
+	// done, before they are given back; 0 = 5 s.
+	DrainTimeout time.Duration
+	// StatsInterval is the time between two publications of memory statistics;
+	// 0 = 2 s.
+	StatsInterval time.Duration
+}
+
+// Queue is what a worker needs of the queue.
+type Queue interface {
+	HasResult(ctx context.Context, batch, job string) (bool, error)
+	PublishStats(ctx context.Context, s api.MemoryStats) error
+	Announce(ctx context.Context, w api.Worker) error
+	Withdraw(ctx context.Context, id string) error
+}
+
+// Taker gives out the jobs of a queue.
+type Taker interface {
+	Run(ctx context.Context) error
+	Fetch(ctx context.Context, n int) ([]*queue.Delivery, error)
+}
+
+// Worker answers the jobs of one model on one device.
+type Worker struct {
+	opts    Options
+	log     *zap.Logger
+	queue   Queue
+	taker   Taker
+	engine  infer.Engine
+	monitor *budget.Monitor
+
+	// Set by Start.
+	facts   infer.Facts
+	plan    budget.Plan
+	ledger  *budget.Ledger
+	perCell budget.Bytes // KV bytes of one token
+	started time.Time
+
+	slots  chan struct{} // one for each job that may be in the engine
+	alone  sync.RWMutex  // held for reading by jobs in the engine, for writing by one that must be alone
+	tokens atomic.Int64  // generated since Start
+	ticket atomic.Int64  // KV tokens to lease before a job is known
+
+	mu      sync.Mutex
+	running []*job             // in order of arrival; guarded by mu
+	idle    context.CancelFunc // ends an idle fetch, so that its ticket is released; nil if none; guarded by mu
+	fatal   error              // why the engine is gone for good; guarded by mu
+}
+
+// New makes a worker. It does not own engine, taker or monitor: closing the
+// engine and watching its processes with the monitor is up to the caller. A nil
+// log is silent.
+func New(opts Options, q Queue, taker Taker, engine infer.Engine, monitor *budget.Monitor, log *zap.Logger) *Worker {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	if opts.DrainTimeout == 0 {
+		opts.DrainTimeout = 5 * time.Second
+	}
+	if opts.StatsInterval == 0 {
+		opts.StatsInterval = 2 * time.Second
+	}
+	if opts.Thresholds == (budget.Thresholds{}) {
+		opts.Thresholds = budget.DefaultThresholds()
+	}
+	w := &Worker{
+		opts: opts, queue: q, taker: taker, engine: engine, monitor: monitor,
+		log: log.Named("worker").With(zap.String("worker", opts.Name)),
+	}
+	w.ticket.Store(firstTicket)
+	return w
+}
+
+// Model is the served name of the worker's model.
+func (w *Worker) Model() string { return w.opts.Model }
+
+// announceEvery is the time between two signs of life; the queue forgets a
+// worker after three.
+const announceEvery = 10 * time.Second
+
+// Run takes and answers jobs until ctx is done; then it takes no more, lets the
+// running jobs end for DrainTimeout and gives the rest back. Start must have
+// returned. It returns an error if the engine is gone for good.
+func (w *Worker) Run(ctx context.Context) error {
+	// The queue's heartbeats and the jobs outlive ctx until the drain is over.
+	outlive, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	work, giveUp := context.WithCancelCause(outlive)
+	defer giveUp(nil)
+	intake, stop := context.WithCancel(ctx)
+	defer stop()
+
+	var services errgroup.Group
+	for name, run := range map[string]func(context.Context) error{
+		"take jobs": w.taker.Run, "measure memory": w.monitor.Run, "publish statistics": w.publishStats, "announce": w.announce,
+	} {
+		services.Go(func() error {
+			err := run(outlive)
+			stop() // without one of them the worker cannot go on
+			if err != nil && outlive.Err() == nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	var jobs sync.WaitGroup
+	err := w.takeJobs(intake, work, &jobs, stop)
+	w.drain(&jobs, giveUp)
+	w.withdraw(outlive)
+	end()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return errors.Join(err, services.Wait(), w.fatal)
+}
+
+// drain waits for the running jobs, and after DrainTimeout ends them.
+func (w *Worker) drain(jobs *sync.WaitGroup, giveUp context.CancelCauseFunc) {
+	if n := w.count(); n > 0 {
+		w.log.Info("draining: no more jobs are taken", zap.Int("running", n), zap.Duration("timeout", w.opts.DrainTimeout))
+	}
+	timer := time.AfterFunc(w.opts.DrainTimeout, func() { giveUp(errDrained) })
+	defer timer.Stop()
+	jobs.Wait()
+}
+
+func (w *Worker) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.running)
+}
+
+// announce tells the queue what this worker has, again and again.
+func (w *Worker) announce(ctx context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("find this machine's name: %w", err)
+	}
+	self := api.Worker{
+		ID: w.opts.Name, Host: host, PID: os.Getpid(), Models: []string{w.opts.Model}, Device: w.opts.Device.ID,
+		Capacity: w.plan.Cells, Context: w.facts.Context, Started: w.started,
+	}
+	tick := time.NewTicker(announceEvery)
+	defer tick.Stop()
+	for {
+		if err := w.queue.Announce(ctx, self); err != nil && ctx.Err() == nil {
+			w.log.Warn("this worker could not be announced", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *Worker) withdraw(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := w.queue.Withdraw(ctx, w.opts.Name); err != nil {
+		w.log.Debug("this worker could not be withdrawn; its entry expires", zap.Error(err))
+	}
+}
