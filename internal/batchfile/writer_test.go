@@ -37,8 +37,8 @@ func TestWriterRoutes(t *testing.T) {
 	require.NoError(t, w.Write(refusal("b")))
 	require.Empty(t, out.String(), "lines are held back")
 	require.NoError(t, w.Flush())
-	require.Equal(t, answerLine, out.String())
-	require.Equal(t, refusalLine, errs.String())
+	require.JSONEq(t, answerLine, out.String())
+	require.JSONEq(t, refusalLine, errs.String())
 }
 
 func TestWriterWithoutErrorFile(t *testing.T) {
@@ -48,7 +48,7 @@ func TestWriterWithoutErrorFile(t *testing.T) {
 	require.NoError(t, w.Write(answer("a")))
 	require.NoError(t, w.Write(refusal("b")))
 	require.NoError(t, w.Flush())
-	require.Equal(t, answerLine+refusalLine, out.String())
+	require.JSONEq(t, answerLine+refusalLine, out.String())
 }
 
 type full struct{ err error }

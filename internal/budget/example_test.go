@@ -51,8 +51,7 @@ func ExampleTooLargeError() {
 		return
 	}
 	err = ledger.Book(budget.Weights, 400*budget.MiB)
-	var tooLarge *budget.TooLargeError
-	if errors.As(err, &tooLarge) {
+	if tooLarge, ok := errors.AsType[*budget.TooLargeError](err); ok {
 		fmt.Println(tooLarge)
 		fmt.Println("hint:", tooLarge.Hint())
 	}

@@ -63,8 +63,7 @@ func Report(w io.Writer, name string, err error) int {
 			fmt.Fprintf(w, "hint: %s\n", hinted.Hint())
 		}
 	}
-	var usage *UsageError
-	if errors.As(err, &usage) {
+	if _, ok := errors.AsType[*UsageError](err); ok {
 		fmt.Fprintf(w, "hint: %s --help\n", name)
 		return ExitUsage
 	}
@@ -73,11 +72,10 @@ func Report(w io.Writer, name string, err error) int {
 
 // parts takes a joined error apart, so that each fault has its line and hint.
 func parts(err error) []error {
-	var usage *UsageError
-	if errors.As(err, &usage) {
+	if usage, ok := errors.AsType[*UsageError](err); ok {
 		err = usage.Err
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // only if it is one itself
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}

@@ -342,8 +342,7 @@ func ExampleLoad() {
 	}
 	_, err := Load(fs, []string{"TEMPO_MAX_CACHE_TOKEN=4096"})
 	fmt.Println(err)
-	var fault *ValueError
-	if errors.As(err, &fault) {
+	if fault, ok := errors.AsType[*ValueError](err); ok {
 		fmt.Println("hint:", fault.Hint())
 	}
 	// Output:

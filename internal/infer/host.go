@@ -123,7 +123,7 @@ func (h *Host) engine(ctx context.Context) (*process, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, ctx.Err() //nolint:wrapcheck // the caller's own
+			return nil, ctx.Err()
 		}
 	}
 }
@@ -211,7 +211,7 @@ func (h *Host) restart(ctx context.Context, reason string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err() //nolint:wrapcheck // Close
+			return ctx.Err()
 		case <-time.After(min(h.opts.RestartDelay<<(n-1), 30*time.Second)):
 		}
 		p, _, err := h.start(ctx)
@@ -224,7 +224,7 @@ func (h *Host) restart(ctx context.Context, reason string) error {
 			p.stop(time.Second)
 		}
 		if ctx.Err() != nil {
-			return ctx.Err() //nolint:wrapcheck // Close
+			return ctx.Err()
 		}
 		reason = err.Error()
 		h.log.Error("a new engine process did not come up", zap.Error(err))

@@ -45,7 +45,7 @@ func startProcess(command, env []string, stderr io.Writer) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.Close() //nolint:errcheck // the child has its own copy
+	defer theirs.Close()
 	p := &process{died: make(chan struct{}), tail: &tail{next: stderr}, jobs: map[string]*running{}}
 	p.cmd = exec.Command(command[0], command[1:]...) //nolint:noctx // it ends by its socket, then by kill
 	p.cmd.Env = append(os.Environ(), env...)
@@ -93,7 +93,7 @@ func socketPair() (net.Conn, *os.File, error) {
 		return nil, nil, fmt.Errorf("create the engine's socket: %w", err)
 	}
 	file := os.NewFile(uintptr(fds[0]), "engine socket")
-	defer file.Close() //nolint:errcheck // FileConn has its own copy
+	defer file.Close()
 	conn, err := net.FileConn(file)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the engine's socket: %w", err)
@@ -127,7 +127,7 @@ func (p *process) resize(req wireResize) error {
 		job.err = err
 		p.mu.Unlock()
 	}
-	return err //nolint:wrapcheck // the lease's own
+	return err
 }
 
 // call makes one call and waits for its answer or the end of the process.
@@ -175,7 +175,7 @@ func (p *process) generate(ctx context.Context, req Request) (*Output, error) {
 		defer p.mu.Unlock()
 		return nil, job.err
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		return nil, ctx.Err() //nolint:wrapcheck // the caller's own
+		return nil, ctx.Err()
 	}
 	return nil, err
 }

@@ -148,7 +148,7 @@ func (l *remoteLease) Resize(ctx context.Context, used, n int) error {
 		return nil
 	}
 	if ctx.Err() != nil {
-		return ctx.Err() //nolint:wrapcheck // the caller's own
+		return ctx.Err()
 	}
 	return fmt.Errorf("%w: %w", errLease, err)
 }

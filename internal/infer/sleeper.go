@@ -94,7 +94,7 @@ func (s *Sleeper) Generate(ctx context.Context, req Request) (*Output, error) {
 	}
 	if need := len(words) + made; req.Lease.Tokens() < need {
 		if err := req.Lease.Resize(ctx, 0, need); err != nil {
-			return nil, err //nolint:wrapcheck // the lease's own
+			return nil, err
 		}
 	}
 	started := time.Now()
@@ -104,7 +104,7 @@ func (s *Sleeper) Generate(ctx context.Context, req Request) (*Output, error) {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			return nil, ctx.Err() //nolint:wrapcheck // the caller's own
+			return nil, ctx.Err()
 		}
 	}
 	return &Output{

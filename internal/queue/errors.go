@@ -30,7 +30,7 @@ func (e *ConnectError) Unwrap() error { return e.Err }
 
 // Hint says what to do.
 func (e *ConnectError) Hint() string {
-	var network net.Error
+	var network *net.OpError
 	switch {
 	case errors.Is(e.Err, nats.ErrAuthorization), errors.Is(e.Err, nats.ErrAuthExpired), errors.Is(e.Err, nats.ErrAuthRevoked):
 		return "check who you are to the server: --creds, --user and --password, or --nkey"

@@ -79,7 +79,7 @@ func (f *follower) follow(ctx context.Context, client *queue.Client, total int) 
 			case results <- r:
 				return nil
 			case <-ctx.Done():
-				return ctx.Err() //nolint:wrapcheck // ends Results
+				return ctx.Err()
 			}
 		})
 	}()

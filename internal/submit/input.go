@@ -148,8 +148,7 @@ type FileError struct {
 
 func (e *FileError) Error() string {
 	err := e.Err
-	var path *os.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*os.PathError](err); ok {
 		err = path.Err // the path is said already
 	}
 	return fmt.Sprintf("%s %s: %v", e.Op, e.Path, err)

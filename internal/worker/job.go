@@ -70,8 +70,7 @@ func (w *Worker) process(work context.Context, j *job) error {
 		w.complete(ctx, j, nil, log)
 	default:
 		w.giveBack(ctx, j, err, log)
-		var start *infer.StartError
-		if errors.As(err, &start) {
+		if _, ok := errors.AsType[*infer.StartError](err); ok {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.fatal = err
@@ -99,7 +98,7 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 	d := j.delivery
 	done, err := w.queue.HasResult(j.ctx, d.Job.Batch, d.Job.ID)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // says it all
+		return nil, err
 	}
 	if done {
 		return nil, errAlreadyDone
@@ -138,7 +137,7 @@ func (w *Worker) generate(j *job, request *api.Request) (*infer.Output, error) {
 		return nil, err
 	}
 	defer leave()
-	return w.engine.Generate(j.ctx, infer.Request{ //nolint:wrapcheck // the seam's own errors
+	return w.engine.Generate(j.ctx, infer.Request{
 		ID:    j.delivery.Job.Batch + "." + j.delivery.Job.ID,
 		Job:   request,
 		Seed:  seed(j.delivery.Job),

@@ -77,7 +77,7 @@ func (l *jobLease) set(want budget.Bytes) error {
 		l.current.Shrink(size.Sub(want))
 		return nil
 	}
-	return l.current.Grow(want.Sub(size)) //nolint:wrapcheck // says it all
+	return l.current.Grow(want.Sub(size))
 }
 
 // acquire gives up what the job holds and waits for want bytes.
@@ -142,7 +142,7 @@ func (w *Worker) makeRoom(ctx context.Context, j *job) error {
 	case <-victim.left:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err() //nolint:wrapcheck // the caller's own
+		return ctx.Err()
 	}
 }
 

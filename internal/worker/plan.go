@@ -39,10 +39,10 @@ func (w *Worker) Start(ctx context.Context) error {
 	}
 	w.facts = facts
 	if w.ledger, err = budget.NewLedger(w.opts.Device.ID, w.opts.Limit); err != nil {
-		return err //nolint:wrapcheck // says it all
+		return err
 	}
 	if err := w.ledger.SetThresholds(w.opts.Thresholds); err != nil {
-		return err //nolint:wrapcheck // says it all
+		return err
 	}
 	fixed, err := w.fixed()
 	if err != nil {

@@ -185,7 +185,7 @@ func (e *Engine) Generate(ctx context.Context, req infer.Request) (*infer.Output
 	if err != nil {
 		return nil, err
 	}
-	return e.sched.Submit(ctx, req, prompt, e.facts.Context) //nolint:wrapcheck // the seam's own errors
+	return e.sched.Submit(ctx, req, prompt, e.facts.Context)
 }
 
 // prompt renders and tokenizes what the job asks for.
