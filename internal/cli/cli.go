@@ -40,10 +40,22 @@ func Main(root *cobra.Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // from then on a signal has its usual effect
+	return Report(os.Stderr, root.Name(), execute(ctx, root))
+}
+
+// execute runs a command and leaves its error to Report.
+func execute(ctx context.Context, root *cobra.Command) error {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &UsageError{err} })
-	err := root.ExecuteContext(ctx)
-	return Report(os.Stderr, root.Name(), err)
+	return root.ExecuteContext(ctx)
+}
+
+// noArgs refuses arguments, and commands that do not exist.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(cmd, args); err != nil {
+		return &UsageError{err}
+	}
+	return nil
 }
 
 // Report prints err with its hints, and returns the exit code for it.
@@ -76,7 +88,7 @@ func parts(err error) []error {
 		err = usage.Err
 	}
 	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
+	if !ok || err.Error() != errors.Join(joined.Unwrap()...).Error() { // one with a text of its own
 		return []error{err}
 	}
 	var list []error

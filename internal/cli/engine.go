@@ -21,7 +21,7 @@ const EngineName = "engine"
 func EngineCommand() *cobra.Command {
 	c := config.Log{}
 	cmd := &cobra.Command{
-		Use: EngineName, Hidden: true, Args: cobra.NoArgs,
+		Use: EngineName, Hidden: true, Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			// The worker decides when an engine ends.
 			signal.Ignore(os.Interrupt, syscall.SIGTERM)

@@ -24,6 +24,8 @@ func Submit() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "submit",
 		Short: "Put prompts on the queue and get the results",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	run := &cobra.Command{
 		Use:   "run FILE|-",
@@ -61,7 +63,7 @@ func runSubmit(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	batch, err := submit.Read(opts, log)
+	batch, err := submit.Read(ctx, opts, log)
 	if err != nil {
 		return err
 	}
@@ -76,7 +78,7 @@ func runSubmit(cmd *cobra.Command, args []string) error {
 	}
 	switch {
 	case err != nil:
-		return err
+		return interrupted(ctx, err)
 	case summary.Failed > 0:
 		return ErrSomeFailed
 	}
@@ -137,7 +139,7 @@ func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, scree
 	}
 	n, err := node.Start(ctx, c, client, node.Engine{Args: EngineArgs(c.Log, screen), Stderr: screen}, log)
 	if err != nil {
-		return nil, nil, stopped(ctx, err)
+		return nil, nil, err
 	}
 	// The worker stops after the reader, so that its last results are read; and the
 	// reader stops when the worker cannot go on.

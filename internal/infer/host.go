@@ -2,7 +2,6 @@ package infer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -39,14 +38,17 @@ type Host struct {
 	spec  Spec  // set by Open
 	shape Shape // set by Load
 
-	closing  chan struct{} // closed by Close
-	stopOnce sync.Once
-	watching sync.WaitGroup
+	life     context.Context //nolint:containedctx // ends with Close
+	end      context.CancelFunc
+	watching sync.WaitGroup // added to under mu, or by one that it counts
 
 	mu      sync.Mutex
-	current *process      // guarded by mu; nil while there is none
+	newest  *process      // the process started last; guarded by mu
+	current *process      // the one that takes jobs; guarded by mu; nil while there is none
 	changed chan struct{} // closed and replaced when current or failed changes; guarded by mu
-	failed  error         // why no engine comes up any more; guarded by mu
+	failed  error         // why there is no engine and none comes up; guarded by mu
+	loaded  bool          // an engine that dies is replaced; guarded by mu
+	closed  bool          // no process is started any more; guarded by mu
 	deaths  int           // engines that died since the last job that ended well; guarded by mu
 }
 
@@ -63,10 +65,9 @@ func NewHost(opts HostOptions, log *zap.Logger) *Host {
 	if opts.RestartDelay == 0 {
 		opts.RestartDelay = 200 * time.Millisecond
 	}
-	return &Host{
-		opts: opts, log: log.Named("engine"),
-		closing: make(chan struct{}), changed: make(chan struct{}),
-	}
+	h := &Host{opts: opts, log: log.Named("engine"), changed: make(chan struct{}), failed: errNotOpen}
+	h.life, h.end = context.WithCancel(context.Background())
+	return h
 }
 
 // Open starts an engine process and opens the model in it.
@@ -82,15 +83,16 @@ func (h *Host) Open(ctx context.Context, spec Spec) (Facts, error) {
 
 // start starts a process and opens the model in it.
 func (h *Host) start(ctx context.Context) (*process, Facts, error) {
-	p, err := startProcess(h.opts.Command, h.opts.Env, h.opts.Stderr)
+	p, err := h.spawn()
 	if err != nil {
-		return nil, Facts{}, &StartError{What: "start an engine", Err: err, Advice: "check that the program can be run: " + h.opts.Command[0]}
+		return nil, Facts{}, err
 	}
 	h.opts.OnProcess(p.pid, true)
-	h.watching.Go(func() {
+	go func() {
+		defer h.watching.Done()
 		<-p.died
 		h.opts.OnProcess(p.pid, false)
-	})
+	}()
 	var facts Facts
 	if err := p.call(ctx, methodOpen, h.spec, &facts); err != nil {
 		p.stop(time.Second)
@@ -99,25 +101,51 @@ func (h *Host) start(ctx context.Context) (*process, Facts, error) {
 	return p, facts, nil
 }
 
-// set makes p the engine, or says why there will be none.
+// spawn starts a process, which Close ends from then on, and counts its watcher.
+func (h *Host) spawn() (*process, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, ErrStopped
+	}
+	p, err := startProcess(h.opts.Command, h.opts.Env, h.opts.Stderr)
+	if err != nil {
+		return nil, &StartError{What: "start an engine", Err: err, Advice: "check that the program can be run: " + h.opts.Command[0]}
+	}
+	h.newest = p
+	h.watching.Add(1)
+	return p, nil
+}
+
+// set makes p the engine, or says why there will be none. After Close it changes
+// nothing.
 func (h *Host) set(p *process, failed error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
 	h.current, h.failed = p, failed
+	h.announce()
+}
+
+// announce wakes those who wait in engine. mu is held.
+func (h *Host) announce() {
 	close(h.changed)
 	h.changed = make(chan struct{})
 }
 
-// engine waits until there is a process to talk to.
+// engine waits until there is a process to talk to. One that has died, and is
+// about to be replaced, is none: a job must not be blamed for its death.
 func (h *Host) engine(ctx context.Context) (*process, error) {
 	for {
 		h.mu.Lock()
-		p, failed, changed := h.current, h.failed, h.changed
+		p, failed, changed, loaded := h.current, h.failed, h.changed, h.loaded
 		h.mu.Unlock()
 		switch {
 		case failed != nil:
 			return nil, failed
-		case p != nil:
+		case p != nil && !(loaded && p.dead()):
 			return p, nil
 		}
 		select {
@@ -129,28 +157,33 @@ func (h *Host) engine(ctx context.Context) (*process, error) {
 }
 
 // DryRun asks the engine process.
-func (h *Host) DryRun(ctx context.Context, shape Shape) (budget.Footprint, error) {
-	return h.shaped(ctx, methodDryRun, shape)
+func (h *Host) DryRun(ctx context.Context, shape Shape) (f budget.Footprint, err error) {
+	p, err := h.engine(ctx)
+	if err == nil {
+		err = p.call(ctx, methodDryRun, shape, &f)
+	}
+	return f, err
 }
 
 // Load loads the model in the engine process and from then on replaces the
 // process when it dies.
-func (h *Host) Load(ctx context.Context, shape Shape) (budget.Footprint, error) {
-	h.shape = shape
-	footprint, err := h.shaped(ctx, methodLoad, shape)
-	if err != nil {
-		return footprint, err
-	}
-	h.watching.Go(h.replace)
-	return footprint, nil
-}
-
-func (h *Host) shaped(ctx context.Context, method string, shape Shape) (f budget.Footprint, err error) {
+func (h *Host) Load(ctx context.Context, shape Shape) (f budget.Footprint, err error) {
 	p, err := h.engine(ctx)
-	if err == nil {
-		err = p.call(ctx, method, shape, &f)
+	if err != nil {
+		return f, err
 	}
-	return f, err
+	h.shape = shape
+	if err := p.call(ctx, methodLoad, shape, &f); err != nil {
+		return f, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return f, ErrStopped
+	}
+	h.loaded = true
+	h.watching.Go(func() { h.replace(h.life, p) })
+	return f, nil
 }
 
 // Generate runs a job in the engine process.
@@ -168,81 +201,77 @@ func (h *Host) Generate(ctx context.Context, req Request) (*Output, error) {
 	return out, err
 }
 
-// replace waits for the end of the engine and starts the next, until Close.
-func (h *Host) replace() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	h.watching.Go(func() {
-		<-h.closing
-		cancel()
-	})
+// replace waits for the end of the engine p and starts the next, until ctx is
+// done.
+func (h *Host) replace(ctx context.Context, p *process) {
 	for {
-		p, err := h.engine(ctx)
-		if err != nil {
-			return
-		}
 		select {
 		case <-p.died:
 		case <-ctx.Done():
 			return
 		}
 		_ = p.rpc.Close() // its jobs end now
+		if ctx.Err() != nil {
+			return // Close ended it
+		}
 		h.set(nil, nil)
 		h.log.Error("the engine process died, a new one is started", zap.Int("pid", p.pid), zap.String("reason", p.cause))
-		if err := h.restart(ctx, p.cause); err != nil {
-			h.set(nil, err)
+		next, err := h.restart(ctx, p.cause)
+		h.set(next, err)
+		if err != nil {
 			return
 		}
+		p = next
 	}
 }
 
 // restart starts engines until one has loaded.
-func (h *Host) restart(ctx context.Context, reason string) error {
+func (h *Host) restart(ctx context.Context, reason string) (*process, error) {
 	for {
 		h.mu.Lock()
 		h.deaths++
 		n := h.deaths
 		h.mu.Unlock()
 		if n >= giveUpAfter {
-			return &StartError{
+			return nil, &StartError{
 				What: "replace the engine", Err: fmt.Errorf("%d engine processes died in a row without finishing a job: %s", n, reason),
 				Advice: "look at the engine's lines in the log above; `worker doctor` checks libraries, device and model",
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		case <-time.After(min(h.opts.RestartDelay<<(n-1), 30*time.Second)):
 		}
 		p, _, err := h.start(ctx)
 		if err == nil {
 			if err = p.call(ctx, methodLoad, h.shape, nil); err == nil {
 				h.log.Info("a new engine process is ready", zap.Int("pid", p.pid))
-				h.set(p, nil)
-				return nil
+				return p, nil
 			}
 			p.stop(time.Second)
 		}
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 		reason = err.Error()
 		h.log.Error("a new engine process did not come up", zap.Error(err))
 	}
 }
 
-// errClosed is what jobs get that come after Close.
-var errClosed = errors.New("the engine is closed")
-
-// Close ends the engine process; jobs still in it end with a *DiedError.
+// Close ends the engine process, also one that is still starting; jobs in it end
+// with a *DiedError, jobs that come later with ErrStopped.
 func (h *Host) Close() error {
-	h.stopOnce.Do(func() { close(h.closing) })
 	h.mu.Lock()
-	p := h.current
+	if !h.closed {
+		h.closed, h.current, h.failed = true, nil, ErrStopped
+		h.announce()
+		h.end()
+	}
+	p := h.newest
 	h.mu.Unlock()
-	h.set(nil, errClosed)
 	if p != nil {
-		p.stop(5 * time.Second)
+		p.stop(endGrace)
 	}
 	h.watching.Wait()
 	return nil

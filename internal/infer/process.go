@@ -1,6 +1,7 @@
 package infer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,9 +34,10 @@ type process struct {
 
 // running is a job in the engine.
 type running struct {
-	ctx   context.Context //nolint:containedctx // the job's, for the engine's requests on its behalf
+	ctx   context.Context //nolint:containedctx // for the engine's requests on the job's behalf; ends with the job
 	lease Lease
-	err   error // the lease's refusal; guarded by process.mu
+	asks  sync.WaitGroup // requests under way; added to under process.mu
+	err   error          // the lease's refusal; guarded by process.mu
 }
 
 // startProcess starts an engine process. It ends with this one, however this one
@@ -92,13 +94,13 @@ func socketPair() (net.Conn, *os.File, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("create the engine's socket: %w", err)
 	}
-	file := os.NewFile(uintptr(fds[0]), "engine socket")
-	defer file.Close()
-	conn, err := net.FileConn(file)
+	ours, theirs := os.NewFile(uintptr(fds[0]), "engine socket"), os.NewFile(uintptr(fds[1]), "engine socket")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open the engine's socket: %w", err)
+		return nil, nil, errors.Join(fmt.Errorf("open the engine's socket: %w", err), theirs.Close())
 	}
-	return conn, os.NewFile(uintptr(fds[1]), "engine socket"), nil
+	return conn, theirs, nil
 }
 
 // handle answers the engine's requests for memory.
@@ -117,10 +119,14 @@ func (p *process) handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc2.R
 func (p *process) resize(req wireResize) error {
 	p.mu.Lock()
 	job := p.jobs[req.ID]
+	if job != nil {
+		job.asks.Add(1)
+	}
 	p.mu.Unlock()
 	if job == nil {
 		return fmt.Errorf("job %s is not running", req.ID)
 	}
+	defer job.asks.Done()
 	err := job.lease.Resize(job.ctx, req.Used, req.Tokens)
 	if err != nil {
 		p.mu.Lock()
@@ -141,17 +147,30 @@ func (p *process) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, jsonrpc2.ErrClosed), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
-		<-p.died // the connection ends with the process
-		return &DiedError{Reason: p.cause}
+	case errors.Is(err, jsonrpc2.ErrClosed), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return p.end()
 	}
 	return fromWire(err)
 }
 
+// end waits for the end of a process that is ending, and says why it did.
+func (p *process) end() *DiedError {
+	p.stop(endGrace)
+	return &DiedError{Reason: p.cause}
+}
+
+// endGrace is how long a process may take to end by itself: the step that it is
+// in, and giving its memory back.
+const endGrace = 5 * time.Second
+
 // generate runs a job. It returns only when the engine has let go of the job's
-// KV tokens, also when ctx is done.
+// KV tokens, also when ctx is done, and asks nothing of the lease after that.
 func (p *process) generate(ctx context.Context, req Request) (*Output, error) {
-	job := &running{ctx: ctx, lease: req.Lease}
+	// Not ctx: a cancelled job is told to the engine, and its answer awaited.
+	free := context.WithoutCancel(ctx)
+	asking, cancel := context.WithCancel(ctx)
+	job := &running{ctx: asking, lease: req.Lease}
 	p.mu.Lock()
 	p.jobs[req.ID] = job
 	p.mu.Unlock()
@@ -159,25 +178,44 @@ func (p *process) generate(ctx context.Context, req Request) (*Output, error) {
 		p.mu.Lock()
 		delete(p.jobs, req.ID)
 		p.mu.Unlock()
+		cancel()
+		job.asks.Wait()
 	}()
 	id := wireJob{req.ID}
-	// Not ctx: a cancelled job is told to the engine, and its answer awaited.
-	free := context.WithoutCancel(ctx)
+	call, err := p.rpc.DispatchCall(free, methodGenerate,
+		wireRequest{wireJob: id, Job: req.Job, Seed: req.Seed, Leased: req.Lease.Tokens()})
+	if err != nil {
+		return nil, p.explain(err)
+	}
+	// Only now: the engine would forget a cancel that overtakes its job.
 	stop := context.AfterFunc(ctx, func() { _ = p.rpc.Notify(free, methodCancel, id) })
 	defer stop()
 	var out Output
-	err := p.call(free, methodGenerate, wireRequest{wireJob: id, Job: req.Job, Seed: req.Seed, Leased: req.Lease.Tokens()}, &out)
+	err = p.explain(call.Wait(free, &out))
 	switch {
 	case err == nil:
 		return &out, nil
 	case errors.Is(err, errLease):
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return nil, job.err
+		return nil, cmp.Or(job.err, err)
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.Is(err, context.Canceled), errors.Is(err, ErrStopped):
+		// Nobody cancelled the job: the engine broke, and ends all that it has.
+		return nil, p.end()
 	}
 	return nil, err
+}
+
+// dead reports whether the process has ended.
+func (p *process) dead() bool {
+	select {
+	case <-p.died:
+		return true
+	default:
+		return false
+	}
 }
 
 // stop ends the process: by closing the connection, and by force if it is still

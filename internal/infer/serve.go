@@ -46,7 +46,7 @@ func Serve(ctx context.Context, conn net.Conn, engine Engine, fatal <-chan error
 		err = fmt.Errorf("the engine broke: %w", err)
 	}
 	cancel()
-	s.running.Wait()
+	s.end()
 	return errors.Join(err, engine.Close())
 }
 
@@ -55,8 +55,26 @@ type server struct {
 	engine  Engine
 	running sync.WaitGroup
 
-	mu   sync.Mutex
-	jobs map[string]context.CancelFunc // running jobs; guarded by mu
+	mu    sync.Mutex
+	jobs  map[string]context.CancelFunc // running jobs; guarded by mu
+	ended bool                          // no more work is begun; guarded by mu
+}
+
+// start runs work beside the connection's reader, unless the server has ended.
+func (s *server) start(work func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.running.Go(work)
+	}
+}
+
+// end waits for all work; the reader may still hand out a last request.
+func (s *server) end() {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.running.Wait()
 }
 
 // handle registers what must happen in order and does the rest beside the
@@ -81,7 +99,7 @@ func (s *server) handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc2.Re
 			return s.generate(jobCtx, conn, p)
 		}
 	}
-	s.running.Go(func() {
+	s.start(func() {
 		result, err := work(ctx, conn, r)
 		answer(ctx, conn, r.ID, result, err)
 	})

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"tempo/api"
 	"tempo/internal/budget"
 )
 
@@ -20,8 +21,9 @@ type Sleeper struct {
 	ContextTokens int
 
 	mu    sync.Mutex
-	open  bool
-	shape Shape
+	life  context.Context    //nolint:containedctx // from Open to Close; nil = not open; guarded by mu
+	end   context.CancelFunc // ends life; guarded by mu
+	shape Shape              // zero before Load; guarded by mu
 }
 
 var _ Engine = (*Sleeper)(nil)
@@ -33,7 +35,7 @@ const bytesPerCell = 1024
 func (s *Sleeper) Open(context.Context, Spec) (Facts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open = true
+	s.life, s.end = context.WithCancel(context.Background())
 	return Facts{Context: s.context(), Vocabulary: 1}, nil
 }
 
@@ -44,13 +46,11 @@ func (s *Sleeper) context() int {
 	return s.ContextTokens
 }
 
-var errNotOpen = fmt.Errorf("the engine has no model open")
-
 // DryRun says what Load would: a KiB for each cell.
 func (s *Sleeper) DryRun(_ context.Context, shape Shape) (budget.Footprint, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.open {
+	if s.life == nil {
 		return budget.Footprint{}, errNotOpen
 	}
 	return budget.Footprint{KVCache: budget.Bytes(shape.Cells * bytesPerCell)}, nil
@@ -59,31 +59,38 @@ func (s *Sleeper) DryRun(_ context.Context, shape Shape) (budget.Footprint, erro
 // Load notes the shape.
 func (s *Sleeper) Load(ctx context.Context, shape Shape) (budget.Footprint, error) {
 	f, err := s.DryRun(ctx, shape)
+	if err != nil {
+		return f, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shape = shape
-	return f, err
+	return f, nil
 }
 
 // Generate answers with the prompt, cut to the job's max_tokens words.
 func (s *Sleeper) Generate(ctx context.Context, req Request) (*Output, error) {
 	s.mu.Lock()
-	loaded := s.open && s.shape.Cells > 0
-	limit := min(s.context(), s.shape.Cells)
+	life, limit := s.life, min(s.context(), s.shape.Cells)
 	s.mu.Unlock()
-	if !loaded {
+	if life == nil || limit == 0 {
 		return nil, errNotOpen
 	}
-	prompt := req.Job.Prompt
-	for _, m := range req.Job.Messages {
-		prompt = strings.TrimSpace(prompt + " " + m.Content)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(life, cancel)()
+	out, err := s.run(ctx, req, limit)
+	if err != nil && life.Err() != nil {
+		return nil, ErrStopped
 	}
-	words := strings.Fields(prompt)
-	if len(words) == 0 || len(words) >= limit {
-		return nil, &RequestError{
-			Param: "prompt", Message: fmt.Sprintf("the prompt has %d words, allowed are 1 to %d", len(words), limit-1),
-			Advice: "change its length",
-		}
+	return out, err
+}
+
+// run answers a job of at most limit tokens.
+func (s *Sleeper) run(ctx context.Context, req Request, limit int) (*Output, error) {
+	words, err := words(req.Job, limit)
+	if err != nil {
+		return nil, err
 	}
 	made, reason := len(words), "stop"
 	if n := limit - len(words); made > n {
@@ -113,10 +120,35 @@ func (s *Sleeper) Generate(ctx context.Context, req Request) (*Output, error) {
 	}, nil
 }
 
-// Close forgets the model.
+// words takes a job's prompt apart, which must have fewer than limit words.
+func words(job *api.Request, limit int) ([]string, error) {
+	prompt, param := job.Prompt, "prompt"
+	if job.URL == api.ChatCompletions {
+		param = "messages"
+	}
+	for _, m := range job.Messages {
+		prompt = strings.TrimSpace(prompt + " " + m.Content)
+	}
+	if strings.ContainsRune(prompt, 0) {
+		return nil, &RequestError{Param: param, Message: param + " has a NUL character", Advice: "remove the character"}
+	}
+	list := strings.Fields(prompt)
+	if len(list) == 0 || len(list) >= limit {
+		return nil, &RequestError{
+			Param: param, Message: fmt.Sprintf("%s has %d words, allowed are 1 to %d", param, len(list), limit-1),
+			Advice: "change its length",
+		}
+	}
+	return list, nil
+}
+
+// Close ends the running jobs and forgets the model.
 func (s *Sleeper) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open, s.shape = false, Shape{}
+	if s.end != nil {
+		s.end()
+	}
+	s.life, s.end, s.shape = nil, nil, Shape{}
 	return nil
 }

@@ -53,6 +53,7 @@ const (
 	codeLease     = 4 // the lease's own, which the worker still has
 	codeCancelled = 5
 	codeNoGPU     = 6 // *NoGPUError
+	codeStopped   = 7 // ErrStopped: the process is about to end
 )
 
 // errLease stands for the error of a lease on the engine's side.
@@ -76,6 +77,8 @@ func toWire(err error) *jsonrpc2.Error {
 		out.SetError(wireStart{What: start.What, Advice: start.Advice, Cause: start.Err.Error()})
 	case errors.Is(err, errLease):
 		out.Code = codeLease
+	case errors.Is(err, ErrStopped):
+		out.Code = codeStopped
 	case errors.Is(err, context.Canceled):
 		out.Code = codeCancelled
 	}
@@ -112,6 +115,8 @@ func fromWire(err error) error {
 		}
 	case codeLease:
 		return errLease
+	case codeStopped:
+		return ErrStopped
 	case codeCancelled:
 		return context.Canceled
 	}

@@ -162,7 +162,34 @@ func findPieces(c *config.Config) (infer.Spec, string, error) {
 			return spec, "", fmt.Errorf("find libraries and model: %w", err)
 		}
 	}
+	if info, err := os.Stat(spec.Model); err != nil || info.IsDir() {
+		if err == nil {
+			err = errors.New("it is a directory")
+		}
+		return spec, "", &ModelError{Path: spec.Model, Err: err}
+	}
 	return spec, name, nil
+}
+
+// ModelError says that there is no model file where it should be.
+type ModelError struct {
+	Path string
+	Err  error
+}
+
+func (e *ModelError) Error() string {
+	err := e.Err
+	if path, ok := errors.AsType[*os.PathError](err); ok {
+		err = path.Err // the path is said already
+	}
+	return fmt.Sprintf("open the model file %s: %v", e.Path, err)
+}
+
+func (e *ModelError) Unwrap() error { return e.Err }
+
+// Hint says what to check.
+func (e *ModelError) Hint() string {
+	return "give the path of a GGUF file with --model; without it the model of `worker setup` is taken"
 }
 
 // hasCUDA reports whether the libraries at dir carry the CUDA backend.

@@ -119,7 +119,7 @@ func (c *Client) RemoveBatch(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		return kv.Delete(ctx, Token(id)) //nolint:wrapcheck // retry wraps it
+		return kv.Delete(ctx, Token(id))
 	})
 	if err != nil {
 		return err

@@ -48,6 +48,7 @@ type Client struct {
 	mu      sync.Mutex
 	streams map[string]jetstream.Stream   // opened so far; guarded by mu
 	buckets map[string]jetstream.KeyValue // opened so far; guarded by mu
+	lost    chan struct{}                 // closed and replaced when the connection is lost; guarded by mu
 }
 
 // Connect connects to a server. If none answers now it returns a *[ConnectError];
@@ -93,6 +94,7 @@ func connect(ctx context.Context, urls string, opts []nats.Option, log *zap.Logg
 		closed:  make(chan struct{}),
 		streams: map[string]jetstream.Stream{},
 		buckets: map[string]jetstream.KeyValue{},
+		lost:    make(chan struct{}),
 	}
 	type outcome struct {
 		nc  *nats.Conn
@@ -171,6 +173,7 @@ func (c *Client) handlers() []nats.Option {
 		nats.PingInterval(pingInterval),
 		nats.DrainTimeout(drainLimit),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			c.endTries()
 			if !nc.IsClosed() && err != nil {
 				c.log.Warn("connection to NATS is lost, trying to reconnect", zap.Error(err))
 			}

@@ -86,19 +86,19 @@ func (t *Taker) refuse(ctx context.Context, m jetstream.Msg, reason error) {
 // Complete stores the result of the job and then takes the job off the queue. If
 // the job has a result already, of another worker, that one stays and Complete
 // succeeds. It tries until ctx is done; if it fails, the job is given out again
-// later. The error is a *[TooLargeError] at once if the result is too large for
-// the server; then the delivery is still open, for a shorter one.
+// later. With a nil r, for a job that has a result already, it only takes the job
+// off the queue. The error is a *[TooLargeError] at once if the result is too large
+// for the server; then the delivery is still open, for a shorter one.
 func (d *Delivery) Complete(ctx context.Context, r *api.Result) error {
-	data, err := json.Marshal(r)
+	data, err := d.encode(r)
 	if err != nil {
-		return fmt.Errorf("encode the result of job %s: %w", d.Job.ID, err)
-	}
-	if limit := int(d.t.c.nc.MaxPayload()) - headerRoom; len(data) > limit {
-		return &TooLargeError{What: "the result", Line: d.Job.Line, Size: len(data), Max: limit}
+		return err
 	}
 	defer d.close()
-	if err := d.t.c.storeResult(ctx, d.Job.Batch, d.Job.ID, data); err != nil {
-		return err
+	if data != nil {
+		if err := d.t.c.storeResult(ctx, d.Job.Batch, d.Job.ID, data); err != nil {
+			return err
+		}
 	}
 	if err := d.ack(ctx); err != nil {
 		return err
@@ -107,6 +107,21 @@ func (d *Delivery) Complete(ctx context.Context, r *api.Result) error {
 		return d.t.c.purge(ctx, "KV_"+bucketGiveBacks, "$KV."+bucketGiveBacks+"."+giveBackKey(d.Job))
 	}
 	return nil
+}
+
+// encode turns a result into a message; nil stays nil.
+func (d *Delivery) encode(r *api.Result) ([]byte, error) {
+	if r == nil {
+		return nil, nil
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode the result of job %s: %w", d.Job.ID, err)
+	}
+	if limit := int(d.t.c.nc.MaxPayload()) - headerRoom; len(data) > limit {
+		return nil, &TooLargeError{What: "the result", Line: d.Job.Line, Size: len(data), Max: limit}
+	}
+	return data, nil
 }
 
 // GiveBack returns the job to the queue, for any worker after delay (≥ 0). It
@@ -119,7 +134,7 @@ func (d *Delivery) GiveBack(ctx context.Context, delay time.Duration) error {
 		return err
 	}
 	return d.t.c.retry(ctx, "give back job "+d.Job.ID, func(context.Context) error {
-		return d.msg.NakWithDelay(delay) //nolint:wrapcheck // retry wraps it
+		return d.msg.NakWithDelay(delay)
 	})
 }
 

@@ -101,3 +101,13 @@ func TestHasResult(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, has)
 }
+
+// A job that was found done is only taken off the queue.
+func TestCompleteWithoutAResult(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "b"}, 1)
+	taker, _ := newTaker(t, c, 0)
+	require.NoError(t, take(t, taker, 1)[0].Complete(t.Context(), nil))
+	requireCounts(t, c, "b", 0, 0)
+}

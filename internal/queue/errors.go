@@ -15,7 +15,7 @@ var (
 	ErrNoBatch = errors.New("no such batch")
 	// Stop is what the function of [Client.Results] returns to end the reading
 	// without an error.
-	Stop = errors.New("stop reading results")
+	Stop = errors.New("stop reading results") //nolint:gochecknoglobals,staticcheck // a sentinel, as Err…, but not a failure
 )
 
 // ConnectError says that the first connection to the server failed.

@@ -204,7 +204,7 @@ func (l *lane) open(ctx context.Context) (jetstream.Consumer, error) {
 	case l.consumer != nil:
 		return l.consumer, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	ctx, cancel := l.t.c.bound(ctx, tryTimeout)
 	defer cancel()
 	// MaxDeliver stays unlimited: a job that was given back often would be lost to
 	// all. Attempts are counted here.

@@ -91,7 +91,7 @@ func newTaker(t *testing.T, c *Client, ackWait time.Duration) (taker *Taker, sto
 // take takes exactly n jobs.
 func take(t *testing.T, taker *Taker, n int) []*Delivery {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var got []*Delivery
 	for len(got) < n {
@@ -129,7 +129,7 @@ func answer200(j api.Job, worker string) *api.Result {
 // results reads n results of a batch.
 func results(t *testing.T, c *Client, batch string, n int) []api.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var all []api.Result
 	if n == 0 {

@@ -122,10 +122,10 @@ func (p *publisher) flush(ctx context.Context) error {
 	asked := false // a try may have succeeded without an answer
 	err := p.c.retry(ctx, "publish jobs", func(ctx context.Context) error {
 		err := p.c.publishChunk(ctx, p.chunk)
-		if c := code(err); c == codeStoreFailed || c == codeBatchDuplicate {
-			err = &finalError{errKnown}
+		if c := code(err); c == codeStoreFailed || c == codeBatchDuplicate || errors.Is(err, errKnown) {
+			return &finalError{errKnown}
 		}
-		asked = asked || err != nil && !errors.Is(err, errKnown)
+		asked = asked || err != nil
 		return err
 	})
 	switch {

@@ -58,7 +58,7 @@ func (c *Client) followOn(ctx context.Context, stream, filter string, last *uint
 	}
 	defer c.discard(ctx, stream, cons)
 	for delivered := uint64(1); ; {
-		err := fetch(ctx, cons, readChunk, func(m jetstream.Msg) error {
+		err := c.fetch(ctx, cons, readChunk, func(m jetstream.Msg) error {
 			meta, err := m.Metadata()
 			if err != nil {
 				return err //nolint:wrapcheck // follow only logs it
@@ -93,7 +93,7 @@ func (c *Client) latest(ctx context.Context, stream, filter string, fn func(jets
 	}
 	defer c.discard(ctx, stream, cons)
 	for left := int(cons.CachedInfo().NumPending); left > 0; {
-		if err := fetch(ctx, cons, min(left, readChunk), func(m jetstream.Msg) error {
+		if err := c.fetch(ctx, cons, min(left, readChunk), func(m jetstream.Msg) error {
 			left--
 			return fn(m)
 		}); err != nil {
@@ -104,8 +104,8 @@ func (c *Client) latest(ctx context.Context, stream, filter string, fn func(jets
 }
 
 // fetch asks for up to n messages and waits for them for up to readExpiry.
-func fetch(ctx context.Context, cons jetstream.Consumer, n int, fn func(jetstream.Msg) error) error {
-	ctx, cancel := context.WithTimeout(ctx, readExpiry)
+func (c *Client) fetch(ctx context.Context, cons jetstream.Consumer, n int, fn func(jetstream.Msg) error) error {
+	ctx, cancel := c.bound(ctx, readExpiry)
 	defer cancel()
 	batch, err := cons.Fetch(n, jetstream.FetchContext(ctx))
 	if err != nil {
@@ -121,7 +121,7 @@ func fetch(ctx context.Context, cons jetstream.Consumer, n int, fn func(jetstrea
 
 // ephemeral makes a consumer of a stream's messages for one reader, without acks.
 func (c *Client) ephemeral(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	ctx, cancel := c.bound(ctx, tryTimeout)
 	defer cancel()
 	cfg.AckPolicy = jetstream.AckNonePolicy
 	cfg.MemoryStorage = true

@@ -99,6 +99,7 @@ func TestServerRestartLosesNothing(t *testing.T) {
 	held := take(t, taker, 10)
 
 	e.Stop()
+	require.Eventually(t, func() bool { return !c.nc.IsConnected() }, 5*time.Second, time.Millisecond)
 	finished := make(chan error, len(held)+1)
 	for _, d := range held { // results that cannot be stored now
 		go func() { finished <- d.Complete(ctx, answer200(d.Job, "")) }()
@@ -107,7 +108,6 @@ func TestServerRestartLosesNothing(t *testing.T) {
 		_, err := c.PublishJobs(ctx, jobs("b", 200))
 		finished <- err
 	}()
-	require.Eventually(t, func() bool { return !c.nc.IsConnected() }, 5*time.Second, time.Millisecond)
 	e, err = StartEmbedded(EmbeddedOptions{Dir: dir, Listen: addr}, nil)
 	require.NoError(t, err)
 	t.Cleanup(e.Stop)

@@ -25,7 +25,7 @@ const (
 // gets a context that is bounded by tryTimeout. Errors begin with what.
 func (c *Client) retry(ctx context.Context, what string, try func(context.Context) error) error {
 	for attempt := 0; ; attempt++ {
-		err := once(ctx, try)
+		err := c.once(ctx, try)
 		switch {
 		case err == nil:
 			return nil
@@ -43,10 +43,36 @@ func (c *Client) retry(ctx context.Context, what string, try func(context.Contex
 	}
 }
 
-func once(ctx context.Context, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+// once calls try with a context that is bounded by tryTimeout.
+func (c *Client) once(ctx context.Context, try func(context.Context) error) error {
+	ctx, cancel := c.bound(ctx, tryTimeout)
 	defer cancel()
 	return try(ctx)
+}
+
+// bound bounds a context by a time and by the connection: what was asked for
+// before it is lost is not answered behind that.
+func (c *Client) bound(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	c.mu.Lock()
+	lost := c.lost
+	c.mu.Unlock()
+	go func() {
+		select {
+		case <-lost:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// endTries ends the contexts of bound.
+func (c *Client) endTries() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.lost)
+	c.lost = make(chan struct{})
 }
 
 // pause waits; it reports false if ctx is done first.
@@ -104,12 +130,10 @@ func status(err error) int {
 }
 
 func answer(err error) *jetstream.APIError {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return api
 	}
-	var known jetstream.JetStreamError
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[jetstream.JetStreamError](err); ok {
 		return known.APIError()
 	}
 	return nil
@@ -158,6 +182,6 @@ func (c *Client) purge(ctx context.Context, stream, filter string) error {
 		if err != nil {
 			return err
 		}
-		return s.Purge(ctx, jetstream.WithPurgeSubject(filter)) //nolint:wrapcheck // retry wraps it
+		return s.Purge(ctx, jetstream.WithPurgeSubject(filter))
 	})
 }

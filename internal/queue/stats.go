@@ -47,7 +47,7 @@ func (c *Client) LatestStats(ctx context.Context) ([]api.MemoryStats, error) {
 
 // try is retry for what is repeated anyway: it tries once.
 func (c *Client) try(ctx context.Context, what string, f func(context.Context) error) error {
-	if err := once(ctx, f); err != nil {
+	if err := c.once(ctx, f); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

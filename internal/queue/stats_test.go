@@ -27,6 +27,7 @@ func TestLatestStats(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "stats.memory.host=2E1.cpu", m.Subject)
 	require.Contains(t, string(m.Data), `"weights":7`)
+	require.NoError(t, plain.Unsubscribe())
 
 	stats, err := c.LatestStats(t.Context())
 	require.NoError(t, err)

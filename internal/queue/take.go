@@ -74,7 +74,7 @@ func (t *Taker) Run(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return nil
 	}
-	return err //nolint:wrapcheck // it is of this package
+	return err
 }
 
 // heartbeat sends signs of life, often enough that one may get lost.
@@ -146,7 +146,7 @@ func (t *Taker) listConsumers(ctx context.Context) error {
 			t.consumers[name] = true
 			t.mu.Unlock()
 		}
-		return names.Err() //nolint:wrapcheck // retry wraps it
+		return names.Err()
 	})
 }
 

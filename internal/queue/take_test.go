@@ -29,7 +29,7 @@ func TestTwoTakersShareABatch(t *testing.T) {
 					return
 				}
 				for _, d := range got {
-					if d.Attempt != 1 || d.Complete(ctx, answer200(d.Job, fmt.Sprint(i))) != nil {
+					if d.Attempt != 1 || d.Complete(t.Context(), answer200(d.Job, fmt.Sprint(i))) != nil {
 						t.Errorf("job %s: attempt %d", d.Job.ID, d.Attempt)
 					}
 				}

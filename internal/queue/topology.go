@@ -48,8 +48,7 @@ type Topology struct {
 // no JetStream, and a *[TopologyError] if a stream exists, but not as it must be.
 func (c *Client) EnsureTopology(ctx context.Context, t Topology) error {
 	if err := c.retry(ctx, "look for JetStream", c.checkJetStream); err != nil {
-		var missing *NoJetStreamError
-		if errors.As(err, &missing) {
+		if missing, ok := errors.AsType[*NoJetStreamError](err); ok {
 			return missing
 		}
 		return err

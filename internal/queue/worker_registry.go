@@ -35,7 +35,7 @@ func (c *Client) Withdraw(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		return kv.Delete(ctx, Token(id)) //nolint:wrapcheck // try wraps it
+		return kv.Delete(ctx, Token(id))
 	})
 }
 

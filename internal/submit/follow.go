@@ -3,6 +3,7 @@ package submit
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -20,10 +21,11 @@ type follower struct {
 	out   *output
 	began bool // the files are emptied
 
-	started           time.Time // when the batch was created
+	started           time.Time // of this run
 	first, last       time.Time // of results that are not resumed
 	succeeded, failed int
 	badLines, resumed int
+	earlier           int // results that were there when this run began; they are read first
 	tokens            int // of results that are not resumed
 	allTokens         int
 	workers           map[string]bool
@@ -124,14 +126,13 @@ func (f *follower) take(r api.Result) error {
 		f.failed++
 	}
 	var body struct {
-		Created int64     `json:"created"`
-		Usage   api.Usage `json:"usage"`
+		Usage api.Usage `json:"usage"`
 	}
 	if r.Response != nil {
 		_ = json.Unmarshal(r.Response.Body, &body) // a body without usage counts no tokens
 	}
 	f.allTokens += body.Usage.CompletionTokens
-	if body.Created > 0 && body.Created < f.started.Unix() {
+	if f.resumed < f.earlier {
 		f.resumed++
 	} else {
 		f.tokens += body.Usage.CompletionTokens
@@ -198,7 +199,11 @@ type InterruptedError struct {
 }
 
 func (e *InterruptedError) Error() string {
-	return fmt.Sprintf("stopped waiting for batch %s: %d of %d results are there: %v", e.Batch, e.Done, e.Total, e.Err)
+	text := fmt.Sprintf("stopped waiting for batch %s: %d of %d results are there", e.Batch, e.Done, e.Total)
+	if errors.Is(e.Err, context.Canceled) {
+		return text // it was the user who stopped it
+	}
+	return fmt.Sprintf("%s: %v", text, e.Err)
 }
 
 func (e *InterruptedError) Unwrap() error { return e.Err }

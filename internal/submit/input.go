@@ -1,6 +1,7 @@
 package submit
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -24,11 +25,11 @@ type input struct {
 
 // openInput prepares the file called name, or stdin if name is "-". What can be
 // read only once is copied to a temporary file, so that memory stays bounded.
-func openInput(name string, stdin io.Reader, opts batchfile.Options) (*input, error) {
+func openInput(ctx context.Context, name string, stdin io.Reader, opts batchfile.Options) (*input, error) {
 	in := &input{name: name, path: name, opts: opts}
 	if name == "-" {
 		in.name = "standard input"
-		return in, in.copyFrom(stdin)
+		return in, in.copyFrom(ctx, func() (io.ReadCloser, error) { return io.NopCloser(stdin), nil })
 	}
 	info, err := os.Stat(name)
 	if err != nil {
@@ -40,21 +41,37 @@ func openInput(name string, stdin io.Reader, opts batchfile.Options) (*input, er
 	if info.Mode().IsRegular() {
 		return in, nil
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, &FileError{Op: "read", Path: name, Err: err}
-	}
-	defer f.Close()
-	return in, in.copyFrom(f)
+	return in, in.copyFrom(ctx, func() (io.ReadCloser, error) {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, &FileError{Op: "read", Path: name, Err: err}
+		}
+		return f, nil
+	})
 }
 
-func (in *input) copyFrom(r io.Reader) error {
+// copyFrom copies what open opens. Both can wait for somebody for ever, so they
+// are left alone when ctx is done.
+func (in *input) copyFrom(ctx context.Context, open func() (io.ReadCloser, error)) error {
 	f, err := os.CreateTemp("", "tempo-batch-*.jsonl")
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", in.name, err)
 	}
 	in.path, in.spool = f.Name(), true
-	_, err = io.Copy(f, r)
+	copied := make(chan error, 1)
+	go func() {
+		r, err := open()
+		if err == nil {
+			_, err = io.Copy(f, r)
+			err = errors.Join(err, r.Close())
+		}
+		copied <- err
+	}()
+	select {
+	case err = <-copied:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(fmt.Errorf("copy %s: %w", in.name, err), in.Close())
 	}
@@ -129,7 +146,8 @@ func (in *input) scan() (content, error) {
 			c.endpoint = ""
 		}
 		models[line.Model] = true
-		fmt.Fprintf(h, "%q %q %q %q\n", line.CustomID, line.URL, line.Model, line.Body)
+		// The number too, since a job is told by it.
+		fmt.Fprintf(h, "%d %q %q %q %q\n", line.Number, line.CustomID, line.URL, line.Model, line.Body)
 	}
 	for m := range models {
 		c.models = append(c.models, m)

@@ -21,13 +21,17 @@ type output struct {
 // that is written, so that a run that fails before has destroyed nothing.
 func openOutput(o Options) (*output, error) {
 	out := &output{}
-	results, err := out.open(o.Output, o.Stdout)
+	input, err := os.Stat(o.File)
 	if err != nil {
-		return nil, err
+		input = nil // standard input, or a prompt
+	}
+	results, err := out.open(o.Output, o, input)
+	if err != nil {
+		return nil, errors.Join(err, out.close())
 	}
 	var failures io.Writer // nil: with the results
 	if o.Errors != "" && o.Errors != o.Output {
-		if failures, err = out.open(o.Errors, o.Stdout); err != nil {
+		if failures, err = out.open(o.Errors, o, input); err != nil {
 			return nil, errors.Join(err, out.close())
 		}
 	}
@@ -36,9 +40,9 @@ func openOutput(o Options) (*output, error) {
 }
 
 // open opens one file, with its directory; "-" is stdout.
-func (o *output) open(path string, stdout io.Writer) (io.Writer, error) {
+func (o *output) open(path string, opts Options, input os.FileInfo) (io.Writer, error) {
 	if path == "-" {
-		return stdout, nil
+		return opts.Stdout, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, &FileError{Op: "write", Path: path, Err: err}
@@ -48,6 +52,9 @@ func (o *output) open(path string, stdout io.Writer) (io.Writer, error) {
 		return nil, &FileError{Op: "write", Path: path, Err: err}
 	}
 	o.files = append(o.files, f)
+	if info, err := f.Stat(); err == nil && input != nil && info.Mode().IsRegular() && os.SameFile(info, input) {
+		return nil, &FileError{Op: "write", Path: path, Err: errors.New("it is the input file, which would be lost")}
+	}
 	return f, nil
 }
 

@@ -65,7 +65,8 @@ type Summary struct {
 
 // Read checks the input. It must be closed. It returns *batchfile.EmptyFileError
 // if there is no line in it; bad lines are no error, they end in the error file.
-func Read(opts Options, log *zap.Logger) (*Batch, error) {
+// If ctx is done while it waits for somebody to write, it returns ctx's error.
+func Read(ctx context.Context, opts Options, log *zap.Logger) (*Batch, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
@@ -75,7 +76,7 @@ func Read(opts Options, log *zap.Logger) (*Batch, error) {
 	in := &input{name: "--prompt", prompt: opts.Prompt, opts: opts.Lines}
 	if opts.File != "" {
 		var err error
-		if in, err = openInput(opts.File, opts.Stdin, opts.Lines); err != nil {
+		if in, err = openInput(ctx, opts.File, opts.Stdin, opts.Lines); err != nil {
 			return nil, err
 		}
 	}
@@ -117,6 +118,9 @@ func (b *Batch) run(ctx context.Context, client *queue.Client, route string, f *
 		return err
 	}
 	if err := b.create(ctx, client, route); err != nil {
+		return err
+	}
+	if f.earlier, err = client.CountResults(ctx, b.ID); err != nil {
 		return err
 	}
 	published, err := b.publish(ctx, client, route, served, f)

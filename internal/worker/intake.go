@@ -8,7 +8,6 @@ import (
 	"go.uber.org/zap"
 
 	"tempo/internal/budget"
-	"tempo/internal/queue"
 )
 
 // firstTicket is the lease in KV tokens with which the first job is fetched,
@@ -19,17 +18,13 @@ const firstTicket = 256
 // is done. Jobs run with work, and are counted by jobs.
 func (w *Worker) takeJobs(ctx, work context.Context, jobs *sync.WaitGroup, stop func()) error {
 	for {
-		tickets, err := w.reserve(ctx)
-		if err != nil || len(tickets) == 0 {
-			return err
+		t := w.beginTurn(ctx)
+		if t == nil {
+			return nil
 		}
-		deliveries, err := w.fetch(ctx, len(tickets))
-		for _, unused := range tickets[len(deliveries):] {
-			unused.Release()
-			<-w.slots
-		}
-		for i, d := range deliveries {
-			j := w.admit(work, d, tickets[i])
+		admitted, err := w.takeTurn(t.ctx, work)
+		w.endTurn(t)
+		for _, j := range admitted {
 			jobs.Go(func() {
 				if err := w.process(work, j); err != nil {
 					stop()
@@ -40,6 +35,30 @@ func (w *Worker) takeJobs(ctx, work context.Context, jobs *sync.WaitGroup, stop 
 			return err
 		}
 	}
+}
+
+// takeTurn fetches as many jobs as there are slots and memory for, and admits
+// them. It gives up what it has leased when ctx is done.
+func (w *Worker) takeTurn(ctx, work context.Context) ([]*job, error) {
+	tickets, err := w.reserve(ctx)
+	if err != nil || len(tickets) == 0 {
+		return nil, err
+	}
+	deliveries, err := w.taker.Fetch(ctx, len(tickets))
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("fetch jobs: %w", err)
+	} else {
+		err = nil
+	}
+	var admitted []*job
+	for i, d := range deliveries {
+		admitted = append(admitted, w.admit(work, d, tickets[i]))
+	}
+	for _, unused := range tickets[len(deliveries):] {
+		unused.Release()
+		<-w.slots
+	}
+	return admitted, err
 }
 
 // reserve waits for a slot in the engine and memory for one job, and takes as
@@ -75,34 +94,66 @@ func (w *Worker) reserve(ctx context.Context) ([]*budget.Lease, error) {
 	}
 }
 
-// fetch gets up to n jobs. It returns none when it was told to give its tickets
-// back (yield), or when ctx is done.
-func (w *Worker) fetch(ctx context.Context, n int) ([]*queue.Delivery, error) {
-	idle, cancel := context.WithCancel(ctx)
-	defer cancel()
-	w.mu.Lock()
-	w.idle = cancel
-	w.mu.Unlock()
-	deliveries, err := w.taker.Fetch(idle, n)
-	w.mu.Lock()
-	w.idle = nil
-	w.mu.Unlock()
-	if err != nil && idle.Err() == nil {
-		return deliveries, fmt.Errorf("fetch jobs: %w", err)
-	}
-	return deliveries, nil
+// turn is one round of the intake. Only in a turn is memory leased for jobs that
+// are not here yet.
+type turn struct {
+	ctx  context.Context //nolint:containedctx // ends the turn alone
+	end  context.CancelFunc
+	over chan struct{} // closed when its leases are released, or belong to jobs
 }
 
-// yield has an idle fetch give its tickets back. It reports whether there was one.
-func (w *Worker) yield() bool {
+// beginTurn waits while the intake is held. It returns nil when ctx is done.
+func (w *Worker) beginTurn(ctx context.Context) *turn {
+	for {
+		w.mu.Lock()
+		if ctx.Err() == nil && w.holders == 0 {
+			w.turn = &turn{over: make(chan struct{})}
+			w.turn.ctx, w.turn.end = context.WithCancel(ctx)
+			defer w.mu.Unlock()
+			return w.turn
+		}
+		free := w.unheld
+		w.mu.Unlock()
+		if ctx.Err() != nil {
+			return nil
+		}
+		select {
+		case <-free:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (w *Worker) endTurn(t *turn) {
+	t.end()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.idle == nil {
-		return false
+	w.turn = nil
+	close(t.over)
+}
+
+// holdIntake has the intake give up what it has leased for jobs to come, and
+// lease nothing until release is called: a job that is here already needs it, and
+// an idle fetch could wait for ever. It returns when that is so; a fetch on its way
+// takes up to a quarter of a second to end.
+func (w *Worker) holdIntake() (release func()) {
+	w.mu.Lock()
+	if w.holders++; w.holders == 1 {
+		w.unheld = make(chan struct{})
 	}
-	w.idle()
-	w.idle = nil
-	return true
+	t := w.turn
+	w.mu.Unlock()
+	if t != nil {
+		t.end()
+		<-t.over
+	}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.holders--; w.holders == 0 {
+			close(w.unheld)
+		}
+	}
 }
 
 // learn moves the size of tickets towards what jobs turned out to need.

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"time"
@@ -22,7 +23,7 @@ type job struct {
 	end      context.CancelCauseFunc
 	left     chan struct{} // closed when the job has given its memory back
 	lease    *jobLease
-	deaths   int // engines that died with it
+	deaths   int // engines that died with it, before this run
 }
 
 // poison is how many engines a job may kill before it is buried.
@@ -119,9 +120,10 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 			w.tokens.Add(int64(out.CompletionTokens))
 			return w.success(j, request, out), nil
 		case errors.As(err, &died):
-			if j.deaths++; j.deaths >= poison {
+			if j.deaths+1 == poison {
 				return w.failure(j, err), nil
 			}
+			j.deaths++
 		case errors.As(err, &start), errors.Is(err, errPreempted):
 			return nil, err
 		default:
@@ -145,20 +147,24 @@ func (w *Worker) generate(j *job, request *api.Request) (*infer.Output, error) {
 	})
 }
 
+// everybody is more than the jobs that can be in an engine.
+const everybody = 1 << 20
+
 // enter waits until the job may be in the engine, and returns what must be
 // called when it has left. A job that waits holds no memory, since the one that
 // must be alone could need it.
 func (w *Worker) enter(j *job) (leave func(), err error) {
-	if j.deaths == 0 && w.alone.TryRLock() {
-		return w.alone.RUnlock, nil
+	weight := int64(1)
+	if j.deaths > 0 {
+		weight = everybody
+	}
+	leave = func() { w.alone.Release(weight) }
+	if j.deaths == 0 && w.alone.TryAcquire(weight) {
+		return leave, nil
 	}
 	j.lease.put(nil)
-	if j.deaths > 0 {
-		w.alone.Lock()
-		leave = w.alone.Unlock
-	} else {
-		w.alone.RLock()
-		leave = w.alone.RUnlock
+	if err := w.alone.Acquire(j.ctx, weight); err != nil {
+		return nil, fmt.Errorf("wait for the engine: %w", err)
 	}
 	if err := j.lease.acquire(j.ctx, w.perCell.Mul(w.ticket.Load())); err != nil {
 		leave()
@@ -177,7 +183,12 @@ func seed(j api.Job) uint32 {
 
 // complete stores a result (nil: there is one already) and acks the job.
 func (w *Worker) complete(ctx context.Context, j *job, result *api.Result, log *zap.Logger) {
-	if err := j.delivery.Complete(ctx, result); err != nil {
+	err := j.delivery.Complete(ctx, result)
+	if large, ok := errors.AsType[*queue.TooLargeError](err); ok {
+		result = w.failure(j, large)
+		err = j.delivery.Complete(ctx, result)
+	}
+	if err != nil {
 		log.Error("a result could not be stored; the job will be delivered again", zap.Error(err))
 		return
 	}

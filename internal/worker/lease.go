@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -48,17 +49,21 @@ func (l *jobLease) Resize(ctx context.Context, used, n int) error {
 	if used == 0 {
 		l.worker.learn(n)
 	}
+	err := l.set(want)
+	switch {
+	case !errors.Is(err, budget.ErrNoRoom):
+		return err
+	case used == 0:
+		// A job that held on to what it has while it waits could wait for
+		// another that does so too.
+		return l.acquire(ctx, want)
+	}
+	defer l.worker.holdIntake()()
 	for {
-		err := l.set(want)
-		switch {
-		case !errors.Is(err, budget.ErrNoRoom):
+		if err := l.set(want); !errors.Is(err, budget.ErrNoRoom) {
 			return err
-		case used == 0:
-			// A job that held on to what it has while it waits could wait for
-			// another that does so too.
-			return l.acquire(ctx, want)
 		}
-		if err := l.worker.makeRoom(ctx, l.job); err != nil {
+		if err := l.worker.makeRoom(ctx, l.job, want); err != nil {
 			return err
 		}
 	}
@@ -83,7 +88,7 @@ func (l *jobLease) set(want budget.Bytes) error {
 // acquire gives up what the job holds and waits for want bytes.
 func (l *jobLease) acquire(ctx context.Context, want budget.Bytes) error {
 	l.put(nil)
-	l.worker.yield()
+	defer l.worker.holdIntake()()
 	lease, err := l.worker.ledger.Acquire(ctx, want, budget.Normal)
 	if err != nil {
 		return fmt.Errorf("wait for memory: %w", err)
@@ -119,21 +124,16 @@ func (l *jobLease) close() budget.Bytes {
 	return l.peak
 }
 
-// makeRoom frees memory for a running job: first what an idle fetch holds, then
-// what the youngest job holds. It returns errPreempted if that is j itself.
-func (w *Worker) makeRoom(ctx context.Context, j *job) error {
-	if w.yield() {
-		return nil
-	}
-	victim := w.youngest()
-	if victim == nil {
-		return fmt.Errorf("grow the lease: %w", budget.ErrNoRoom)
-	}
-	if victim == j && w.count() > 1 {
+// makeRoom frees memory for a running job that wants to grow to want: what the
+// youngest job holds. It returns errPreempted if that is j itself. The intake must
+// be held.
+func (w *Worker) makeRoom(ctx context.Context, j *job, want budget.Bytes) error {
+	victim, holders := w.youngestHolder()
+	switch {
+	case victim == j && holders > 1:
 		return errPreempted
-	}
-	if victim == j {
-		return w.cannotGrow(j)
+	case victim == j || victim == nil:
+		return w.growAlone(ctx, j, want)
 	}
 	w.log.Info("a job gives way to an older one and goes back to the queue",
 		zap.String("batch", victim.delivery.Job.Batch), zap.String("job", victim.delivery.Job.ID))
@@ -142,26 +142,40 @@ func (w *Worker) makeRoom(ctx context.Context, j *job) error {
 	case <-victim.left:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return ctx.Err() //nolint:wrapcheck // the caller's own
 	}
 }
 
-// youngest is the job that came last, nil if there is none.
-func (w *Worker) youngest() *job {
+// youngestHolder is the job that came last of those that hold memory, and how
+// many they are.
+func (w *Worker) youngestHolder() (youngest *job, holders int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.running) == 0 {
-		return nil
+	for _, j := range w.running {
+		if j.lease.Tokens() > 0 {
+			youngest = j
+			holders++
+		}
 	}
-	return w.running[len(w.running)-1]
+	return youngest, holders
 }
 
-// cannotGrow is the error of the only job, for which nobody can make room: the
-// pool has shrunk below it.
-func (w *Worker) cannotGrow(j *job) error {
+// growAlone is for the only job that holds memory: nobody can make room for it,
+// so the pool has shrunk below it. Unless somebody has just released, or has just
+// been given what they waited for; then it returns nil, and a moment later all is
+// as it seems.
+func (w *Worker) growAlone(ctx context.Context, j *job, want budget.Bytes) error {
 	s := w.ledger.Snapshot()
+	if s.Leases > 1 || want <= s.Room {
+		select {
+		case <-time.After(time.Millisecond):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err() //nolint:wrapcheck // the caller's own
+		}
+	}
 	return &budget.TooLargeError{
-		What: "a job's KV cache on " + w.opts.Device.ID, Need: w.perCell.Mul(int64(j.lease.Tokens()) + 1), Capacity: max(s.Room, 0),
+		What: "a job's KV cache on " + w.opts.Device.ID, Need: want, Capacity: max(s.Room, 0),
 		Hints: []string{"wait until others on the device have given memory back, or lower max_tokens"},
 	}
 }

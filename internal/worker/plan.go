@@ -61,8 +61,10 @@ func (w *Worker) Start(ctx context.Context) error {
 	}
 	w.facts.Context = min(w.facts.Context, w.plan.Cells)
 	w.perCell = allocated.KVCache / budget.Bytes(w.plan.Cells)
+	w.ticket.Store(int64(min(firstTicket, w.plan.Cells)))
 	w.slots = make(chan struct{}, w.plan.Sequences)
-	return w.compare(allocated)
+	w.compare(allocated)
+	return nil
 }
 
 // fixed is what the processes hold before the engine loads anything.
@@ -88,6 +90,7 @@ func (w *Worker) planPool(ctx context.Context, fixed budget.Footprint) (budget.P
 	if err != nil {
 		return budget.Plan{}, err
 	}
+	parallel = min(parallel, w.opts.Spec.Batch) // each has a token in every step
 	cells := w.opts.MaxCacheTokens
 	if cells == 0 {
 		cells = max(w.facts.Context, parallel*min(usualJob, w.facts.Context))
@@ -141,17 +144,17 @@ func (w *Worker) book(f budget.Footprint) error {
 }
 
 // compare books what was really allocated instead of the plan and logs both.
-func (w *Worker) compare(allocated budget.Footprint) error {
+func (w *Worker) compare(allocated budget.Footprint) {
 	reading, err := w.monitor.Sample()
-	if err != nil {
-		return fmt.Errorf("measure memory after the load: %w", err)
+	if err != nil { // some drivers do not tell it
+		w.log.Warn("the device's memory cannot be measured, the estimate stands", zap.Error(err))
+		reading.Total = w.plan.Footprint.Total()
 	}
 	w.measured(allocated, reading.Total)
 	w.log.Info("the model is loaded",
 		zap.Stringer("estimate", w.plan.Footprint), zap.Stringer("measured", w.ledger.Snapshot().Measured),
 		zap.Int64("total_bytes", int64(reading.Total)), zap.Int64("limit_bytes", int64(w.opts.Limit)),
 		zap.Int("max_cache_tokens", w.plan.Cells), zap.Int("context_tokens", w.facts.Context))
-	return nil
 }
 
 // measured puts a measurement into the ledger: the engine's buffers as

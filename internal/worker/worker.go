@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"tempo/api"
 	"tempo/internal/budget"
@@ -75,15 +76,17 @@ type Worker struct {
 	perCell budget.Bytes // KV bytes of one token
 	started time.Time
 
-	slots  chan struct{} // one for each job that may be in the engine
-	alone  sync.RWMutex  // held for reading by jobs in the engine, for writing by one that must be alone
-	tokens atomic.Int64  // generated since Start
-	ticket atomic.Int64  // KV tokens to lease before a job is known
+	slots  chan struct{}       // one for each job that may be in the engine
+	alone  *semaphore.Weighted // of weight everybody; a job in the engine has 1 of it, one that must be alone all
+	tokens atomic.Int64        // generated since Start
+	ticket atomic.Int64        // KV tokens to lease before a job is known
 
 	mu      sync.Mutex
-	running []*job             // in order of arrival; guarded by mu
-	idle    context.CancelFunc // ends an idle fetch, so that its ticket is released; nil if none; guarded by mu
-	fatal   error              // why the engine is gone for good; guarded by mu
+	running []*job        // in order of arrival; guarded by mu
+	turn    *turn         // of the intake, nil between two; guarded by mu
+	holders int           // who hold the intake; guarded by mu
+	unheld  chan struct{} // closed when the last of them lets go; guarded by mu
+	fatal   error         // why the engine is gone for good; guarded by mu
 }
 
 // New makes a worker. It does not own engine, taker or monitor: closing the
@@ -102,12 +105,10 @@ func New(opts Options, q Queue, taker Taker, engine infer.Engine, monitor *budge
 	if opts.Thresholds == (budget.Thresholds{}) {
 		opts.Thresholds = budget.DefaultThresholds()
 	}
-	w := &Worker{
+	return &Worker{
 		opts: opts, queue: q, taker: taker, engine: engine, monitor: monitor,
-		log: log.Named("worker").With(zap.String("worker", opts.Name)),
+		log: log.Named("worker").With(zap.String("worker", opts.Name)), alone: semaphore.NewWeighted(everybody),
 	}
-	w.ticket.Store(firstTicket)
-	return w
 }
 
 // Model is the served name of the worker's model.

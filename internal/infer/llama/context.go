@@ -42,6 +42,8 @@ func (m *Model) NewContext(opts ContextOptions) (*Context, error) {
 	params.NThreads = int32(opts.Threads)
 	params.NThreadsBatch = int32(opts.Threads)
 	params.KVUnified = 1
+	m.lib.allocating.Lock()
+	defer m.lib.allocating.Unlock()
 	m.lib.log.reset()
 	handle, err := llama.InitFromModel(m.handle, params)
 	sizes, reason := m.lib.log.take()

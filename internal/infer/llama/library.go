@@ -31,6 +31,9 @@ func (e *LibraryError) Hint() string {
 // Library is llama.cpp, loaded into this process.
 type Library struct {
 	log *logSink
+	// allocating is held while a model or a context is made, so that the sizes
+	// that the log tells meanwhile are its own.
+	allocating sync.Mutex
 }
 
 // loaded keeps yzma's state, which is one for a process, behind one Library.

@@ -18,7 +18,7 @@ import (
 // buffers are 0.00 in a dry run, the total of the KV cache is not.
 var (
 	reModelBuffer   = regexp.MustCompile(`(\S+) model buffer size = +([\d.]+) MiB`)
-	reComputeBuffer = regexp.MustCompile(`(\S+) (?:compute|output) buffer size = +([\d.]+) MiB`)
+	reComputeBuffer = regexp.MustCompile(`(\S+) +(?:compute|output) buffer size = +([\d.]+) MiB`)
 	reCacheTotal    = regexp.MustCompile(`^llama_(?:kv_cache|memory_recurrent)\S*: size = +([\d.]+) MiB`)
 )
 
@@ -49,7 +49,6 @@ type logSink struct {
 	mu        sync.Mutex // guards what follows; llama.cpp logs from its own threads
 	sizes     sizes
 	lastError string
-	partial   strings.Builder // a line that has not ended yet
 }
 
 func newLogSink(log *zap.Logger) *logSink {
@@ -76,8 +75,7 @@ func (s *logSink) write(level int32, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if level == levelContinue {
-		s.partial.WriteString(text)
-		return
+		return // the dots of a progress bar
 	}
 	line := strings.TrimSpace(text)
 	s.collect(line)

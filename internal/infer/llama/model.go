@@ -55,6 +55,8 @@ func (l *Library) OpenModel(path string, opts ModelOptions) (*Model, error) {
 		// stay resident beside the copies. NoAlloc cannot map either.
 		params.LoadMode = llama.LoadModeNone
 	}
+	l.allocating.Lock()
+	defer l.allocating.Unlock()
 	l.log.reset()
 	handle, err := llama.ModelLoadFromFile(path, params)
 	sizes, reason := l.log.take()

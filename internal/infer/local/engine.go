@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -23,6 +24,7 @@ import (
 type Engine struct {
 	log *zap.Logger
 
+	mu    sync.RWMutex // guards what follows but broken; Generate holds it only to begin
 	spec  infer.Spec
 	facts infer.Facts
 	lib   *llama.Library
@@ -35,7 +37,7 @@ type Engine struct {
 	template *chat.Template
 	sched    *schedule.Scheduler
 	stop     context.CancelFunc // ends the scheduler
-	stopped  chan error         // receives what Run returned
+	stopped  chan struct{}      // closed when it has ended
 	broken   chan error         // receives the error that ended the scheduler before Close
 }
 
@@ -55,14 +57,16 @@ func (e *Engine) Broken() <-chan error { return e.broken }
 
 // Open checks the model file, loads the libraries and the file's metadata.
 func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	// llama.cpp ends the process on some damaged files, so look first.
 	header, err := gguf.ReadHeader(spec.Model)
 	if err != nil {
-		return infer.Facts{}, startError("read the model", err)
+		return infer.Facts{}, startError("read the model", err, adviceFile)
 	}
 	lib, err := llama.Load(spec.LibDir, e.log)
 	if err != nil {
-		return infer.Facts{}, startError("load llama.cpp", err)
+		return infer.Facts{}, startError("load llama.cpp", err, "")
 	}
 	if spec.GPU >= 0 && !lib.HasGPU() {
 		return infer.Facts{}, &infer.NoGPUError{LibDir: spec.LibDir}
@@ -73,7 +77,7 @@ func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
 	}
 	e.dry, err = lib.OpenModel(spec.Model, llama.ModelOptions{GPU: spec.GPU, DryRun: true})
 	if err != nil {
-		return infer.Facts{}, startError("open the model", err)
+		return infer.Facts{}, startError("open the model", err, adviceModel)
 	}
 	e.lib, e.spec = lib, spec
 	e.estimate = e.dry.Weights()
@@ -94,9 +98,17 @@ func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
 	return e.facts, nil
 }
 
-// startError keeps the hint of err, if it has one, on its way to another process.
-func startError(what string, err error) error {
-	out := &infer.StartError{What: what, Err: err}
+// What to do where the error itself does not know.
+const (
+	adviceFile   = "name a GGUF file that can be read with --model PATH"
+	adviceModel  = "the file is whole, but llama.cpp v0.5.0 cannot use it: try another model or another conversion of it"
+	adviceMemory = "lower --max-cache-tokens or --max-parallel-tokens"
+)
+
+// startError keeps the hint of err on its way to another process; without one it
+// is advice.
+func startError(what string, err error, advice string) error {
+	out := &infer.StartError{What: what, Err: err, Advice: advice}
 	var hinted interface{ Hint() string }
 	if errors.As(err, &hinted) {
 		out.Advice = hinted.Hint()
@@ -108,6 +120,8 @@ var errNotOpen = errors.New("the engine has no model open")
 
 // DryRun asks llama.cpp what a context of this shape would allocate.
 func (e *Engine) DryRun(_ context.Context, shape infer.Shape) (budget.Footprint, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.dry == nil {
 		return budget.Footprint{}, errNotOpen
 	}
@@ -130,6 +144,8 @@ func footprint(c *llama.Context) budget.Footprint {
 
 // Load allocates the model and a context and runs its worst shape once.
 func (e *Engine) Load(_ context.Context, shape infer.Shape) (budget.Footprint, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.dry == nil {
 		return budget.Footprint{}, errNotOpen
 	}
@@ -139,28 +155,27 @@ func (e *Engine) Load(_ context.Context, shape infer.Shape) (budget.Footprint, e
 		return budget.Footprint{}, err
 	}
 	if e.model, err = e.lib.OpenModel(e.spec.Model, llama.ModelOptions{GPU: e.spec.GPU}); err != nil {
-		return budget.Footprint{}, startError("load the model", err)
+		return budget.Footprint{}, startError("load the model", err, adviceModel)
 	}
 	if e.ctx, err = e.model.NewContext(e.options(shape)); err != nil {
-		return budget.Footprint{}, startError("allocate the KV cache", err)
+		return budget.Footprint{}, startError("allocate the KV cache", err, adviceMemory)
 	}
 	if err = e.ctx.WarmUp(); err != nil {
-		return budget.Footprint{}, startError("run the model once", err)
+		return budget.Footprint{}, startError("run the model once", err, adviceMemory)
 	}
 	if e.template, err = e.chatTemplate(); err != nil {
-		return budget.Footprint{}, startError("read the chat template", err)
+		return budget.Footprint{}, startError("read the chat template", err, adviceModel)
 	}
 	e.facts.Context = min(e.facts.Context, shape.Cells)
 	e.sched = schedule.New(e.model, e.ctx)
 	ctx, stop := context.WithCancel(context.Background())
-	e.stop, e.stopped = stop, make(chan error, 1)
-	go func() {
-		err := e.sched.Run(ctx)
-		if err != nil {
+	e.stop, e.stopped = stop, make(chan struct{})
+	go func(s *schedule.Scheduler, stopped chan<- struct{}) {
+		defer close(stopped)
+		if err := s.Run(ctx); err != nil {
 			e.broken <- err
 		}
-		e.stopped <- err
-	}()
+	}(e.sched, e.stopped)
 	f := footprint(e.ctx)
 	f.Weights = e.model.Weights()
 	return f, nil
@@ -178,17 +193,25 @@ func (e *Engine) chatTemplate() (*chat.Template, error) {
 
 // Generate runs one job.
 func (e *Engine) Generate(ctx context.Context, req infer.Request) (*infer.Output, error) {
-	if e.sched == nil {
-		return nil, errNotOpen
-	}
-	prompt, err := e.prompt(req.Job)
+	sched, prompt, limit, err := e.begin(req.Job)
 	if err != nil {
 		return nil, err
 	}
-	return e.sched.Submit(ctx, req, prompt, e.facts.Context)
+	return sched.Submit(ctx, req, prompt, limit)
 }
 
-// prompt renders and tokenizes what the job asks for.
+// begin prepares a job. The scheduler may have ended when the caller uses it.
+func (e *Engine) begin(job *api.Request) (s *schedule.Scheduler, prompt []llama.Token, limit int, err error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.sched == nil {
+		return nil, nil, 0, errNotOpen
+	}
+	prompt, err = e.prompt(job)
+	return e.sched, prompt, e.facts.Context, err
+}
+
+// prompt renders and tokenizes what the job asks for. mu is held.
 func (e *Engine) prompt(job *api.Request) ([]llama.Token, error) {
 	text, param := job.Prompt, "prompt"
 	if job.URL == api.ChatCompletions {
@@ -222,6 +245,8 @@ func (e *Engine) prompt(job *api.Request) ([]llama.Token, error) {
 
 // Close ends the running jobs and frees everything.
 func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	var errs []error
 	if e.stop != nil {
 		e.stop()

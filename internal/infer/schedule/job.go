@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"tempo/internal/infer"
@@ -19,6 +20,7 @@ type job struct {
 	cells   int // cells it uses: tokens that were decoded
 	leased  int // cells it may use
 	asking  bool
+	asks    sync.WaitGroup // requests for memory under way
 
 	next    llama.Token // token to decode next, once the prompt is through
 	made    int         // tokens generated

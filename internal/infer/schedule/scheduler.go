@@ -39,12 +39,11 @@ func New(model *llama.Model, ctx *llama.Context) *Scheduler {
 	return s
 }
 
-// ErrStopped says that the scheduler no longer runs jobs.
-var ErrStopped = errors.New("the scheduler has stopped")
-
 // Submit runs one job whose prompt is already tokenized, and returns when it has
-// ended. limit is the most tokens that prompt and output may have together.
+// ended. limit is the most tokens that prompt and output may have together. The
+// job's lease is not asked for anything any more when Submit has returned.
 func (s *Scheduler) Submit(ctx context.Context, req infer.Request, prompt []llama.Token, limit int) (*infer.Output, error) {
+	ctx, cancel := context.WithCancel(ctx)
 	j := &job{
 		req: req, ctx: ctx,
 		prompt: prompt, longest: limit, seq: -1, index: -1,
@@ -55,8 +54,10 @@ func (s *Scheduler) Submit(ctx context.Context, req infer.Request, prompt []llam
 	if n := req.Job.MaxTokens; n > 0 {
 		j.longest = min(limit, len(prompt)+n)
 	}
+	defer j.asks.Wait()
+	defer cancel()
 	if !s.tell(func() { s.arrive(j) }) {
-		return nil, ErrStopped
+		return nil, infer.ErrStopped
 	}
 	defer context.AfterFunc(ctx, func() { s.tell(s.dropCancelled) })()
 	o := <-j.done
@@ -73,15 +74,16 @@ func (s *Scheduler) tell(f func()) bool {
 	}
 }
 
-// Run schedules until ctx is done, then ends the remaining jobs with ErrStopped.
-// It returns an error if the llama context broke; no job can run after that.
+// Run schedules until ctx is done, then ends the remaining jobs with
+// infer.ErrStopped. It returns an error if the llama context broke; no job can
+// run after that.
 func (s *Scheduler) Run(ctx context.Context) error {
 	runtime.LockOSThread() // llama.cpp's thread pools are bound to the caller's thread
 	defer runtime.UnlockOSThread()
 	defer func() {
 		close(s.ended)
 		for len(s.jobs) > 0 {
-			s.leave(s.jobs[0], nil, ErrStopped)
+			s.leave(s.jobs[0], nil, infer.ErrStopped)
 		}
 	}()
 	for s.receive(ctx) {
@@ -126,10 +128,11 @@ func (s *Scheduler) ready() bool {
 }
 
 // canStep reports whether a job has, or can get, a sequence and has room in its
-// lease. A prompt starts only when the lease holds it whole.
+// lease. A prompt starts only when the lease holds it whole, and not while the
+// job asks: with nothing in the pool it may lose what it has for as long.
 func (s *Scheduler) canStep(j *job) bool {
 	if j.seq < 0 {
-		return len(s.free) > 0 && j.leased >= min(len(j.prompt)+1, j.longest)
+		return !j.asking && len(s.free) > 0 && j.leased >= min(len(j.prompt)+1, j.longest)
 	}
 	return j.room() > 0
 }
@@ -142,11 +145,11 @@ func (s *Scheduler) ask(j *job) {
 	}
 	j.asking = true
 	used := j.cells
-	go func() {
+	j.asks.Go(func() {
 		err := j.req.Lease.Resize(j.ctx, used, want)
 		leased := j.req.Lease.Tokens()
 		s.tell(func() { s.granted(j, leased, err) })
-	}()
+	})
 }
 
 // granted notes the answer to a request for memory.
@@ -207,7 +210,7 @@ func (s *Scheduler) fill() error {
 	s.ctx.Clear()
 	for _, j := range s.jobs {
 		j.index = -1
-		if j.seq < 0 || j.prefilling() || j.room() == 0 {
+		if j.seq < 0 || j.prefilling() || j.room() == 0 || s.ctx.Room() == 0 {
 			continue
 		}
 		if err := s.add(j, j.next, true); err != nil {

@@ -25,20 +25,26 @@ func newText(stops []string) *text {
 }
 
 // add appends a token's bytes. It returns true when a stop string is complete;
-// the output then ends before it.
+// the output then ends before it. Of several in one piece the one counts that is
+// complete first (of two that end together, the longer), so that the output does
+// not depend on how the text was cut into tokens.
 func (t *text) add(piece []byte) bool {
 	from := max(0, len(t.buf)-t.longest+1) // where a stop string that ends in piece can begin
 	t.buf = append(t.buf, piece...)
-	first := -1
+	start, end := -1, 0
 	for _, stop := range t.stops {
-		if i := bytes.Index(t.buf[from:], stop); i >= 0 && (first < 0 || i < first) {
-			first = i
+		i := bytes.Index(t.buf[from:], stop)
+		if i < 0 {
+			continue
+		}
+		if e := i + len(stop); start < 0 || e < end || e == end && i < start {
+			start, end = i, e
 		}
 	}
-	if first < 0 {
+	if start < 0 {
 		return false
 	}
-	t.buf = t.buf[:from+first]
+	t.buf = t.buf[:from+start]
 	return true
 }
 

@@ -1,0 +1,133 @@
+package infer_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tempo/internal/infer"
+)
+
+// The test binary starts itself as an engine process. What kind of one stands in
+// modeVar, and in fileVar a file that has one mode behave otherwise at first.
+const (
+	modeVar = "INFER_TEST_MODE"
+	fileVar = "INFER_TEST_FILE"
+)
+
+const (
+	modeSleeper = "sleeper" // a Sleeper
+	modeDie     = "die"     // writes to stderr and exits
+	modeOnce    = "once"    // a Sleeper, if fileVar does not exist yet; else modeDie
+	modeHang    = "hang"    // starts and answers nothing, until its parent ends
+	modeStuck   = "stuck"   // the same, and it does not end with its parent's connection
+	modeBreak   = "break"   // an engine that breaks under its jobs
+	modeHost    = "host"    // not an engine: starts a Host, writes the engine's pid, waits
+)
+
+func TestMain(m *testing.M) {
+	mode := os.Getenv(modeVar)
+	if mode == "" {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	if err := child(mode); err != nil {
+		fmt.Fprintln(os.Stderr, "engine:", err)
+		os.Exit(1)
+	}
+}
+
+// child is what an engine process does.
+func child(mode string) error {
+	ctx := context.Background()
+	switch mode {
+	case modeDie:
+		return errors.New("cannot go on: this is the last line")
+	case modeOnce:
+		f, err := os.OpenFile(os.Getenv(fileVar), os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return child(modeDie)
+		}
+		return errors.Join(f.Close(), child(modeSleeper))
+	case modeHang:
+		return infer.ServeParent(ctx, hanging{}, nil)
+	case modeStuck:
+		return infer.ServeParent(ctx, hanging{forever: true}, nil)
+	case modeBreak:
+		e := &breaking{Sleeper: sleeper(), broken: make(chan error, 1)}
+		return infer.ServeParent(ctx, e, e.broken)
+	case modeHost:
+		return host(ctx)
+	}
+	return infer.ServeParent(ctx, sleeper(), nil)
+}
+
+// sleeper takes a millisecond for each token that a job may generate.
+func sleeper() *infer.Sleeper {
+	return &infer.Sleeper{Delay: func(r infer.Request) time.Duration {
+		return time.Duration(r.Job.MaxTokens) * time.Millisecond
+	}}
+}
+
+// hanging never opens.
+type hanging struct {
+	infer.Engine
+	forever bool
+}
+
+func (h hanging) Open(ctx context.Context, _ infer.Spec) (infer.Facts, error) {
+	if h.forever {
+		select {}
+	}
+	<-ctx.Done()
+	return infer.Facts{}, ctx.Err()
+}
+
+func (hanging) Close() error { return nil }
+
+// breaking breaks when a job comes whose prompt says so, and ends the others as
+// the scheduler does.
+type breaking struct {
+	*infer.Sleeper
+	broken chan error
+}
+
+func (b *breaking) Generate(ctx context.Context, r infer.Request) (*infer.Output, error) {
+	if strings.Contains(r.Job.Prompt, "break") {
+		b.broken <- errors.New("decode: llama.cpp returned -3")
+		return nil, infer.ErrStopped
+	}
+	return b.Sleeper.Generate(ctx, r)
+}
+
+// host starts a Host over a Sleeper and waits to be killed.
+func host(ctx context.Context) error {
+	o := options(modeSleeper)
+	o.OnProcess = func(pid int, alive bool) { fmt.Println(pid, alive) }
+	h := infer.NewHost(o, nil)
+	if _, err := h.Open(ctx, infer.Spec{}); err != nil {
+		return err
+	}
+	if _, err := h.Load(ctx, infer.Shape{Sequences: 1, Cells: 256}); err != nil {
+		return err
+	}
+	_, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	return err
+}
+
+// options start this test binary as an engine of the mode.
+func options(mode string) infer.HostOptions {
+	return infer.HostOptions{
+		Command: []string{os.Args[0]},
+		// The race detector would have each process sleep for a second at its end.
+		Env:          []string{modeVar + "=" + mode, "GORACE=atexit_sleep_ms=0"},
+		RestartDelay: time.Millisecond,
+	}
+}

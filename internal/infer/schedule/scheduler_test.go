@@ -1,0 +1,360 @@
+package schedule
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"tempo/api"
+	"tempo/internal/infer"
+	"tempo/internal/infer/infertest"
+	"tempo/internal/infer/llama"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is a scheduler over the tiny model.
+type rig struct {
+	*Scheduler
+	limit int
+}
+
+func newRig(t *testing.T, cells, sequences, batch int) *rig {
+	t.Helper()
+	model, lctx := newContext(t, cells, sequences, batch)
+	r := &rig{Scheduler: New(model, lctx), limit: cells}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-ended)
+	})
+	return r
+}
+
+func newContext(t *testing.T, cells, sequences, batch int) (*llama.Model, *llama.Context) {
+	t.Helper()
+	spec := infertest.TinySpec(t)
+	lib, err := llama.Load(spec.LibDir, zap.NewNop())
+	require.NoError(t, err)
+	model, err := lib.OpenModel(spec.Model, llama.ModelOptions{GPU: -1})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, model.Close()) })
+	ctx, err := model.NewContext(llama.ContextOptions{Cells: cells, Sequences: sequences, Batch: batch, Threads: 1})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ctx.Close()) })
+	return model, ctx
+}
+
+// run runs a job to its end.
+func (r *rig) run(ctx context.Context, t *testing.T, job api.Request, l infer.Lease) (*infer.Output, error) {
+	t.Helper()
+	prompt, err := r.model.Tokenize(job.Prompt)
+	require.NoError(t, err)
+	return r.Submit(ctx, infer.Request{Job: &job, Lease: l}, prompt, r.limit)
+}
+
+func (r *rig) mustRun(t *testing.T, job api.Request) *infer.Output {
+	t.Helper()
+	out, err := r.run(t.Context(), t, job, infertest.NewLease(0))
+	require.NoError(t, err)
+	return out
+}
+
+// greedy decodes by the plainest loop there is: a prompt in one batch, then
+// token by token.
+func greedy(t *testing.T, model *llama.Model, c *llama.Context, text string, n int) (string, int) {
+	t.Helper()
+	tokens, err := model.Tokenize(text)
+	require.NoError(t, err)
+	var out []byte
+	pos := 0
+	for made := 1; ; made++ {
+		c.Clear()
+		at := 0
+		for i, token := range tokens {
+			at, err = c.Add(token, pos, 0, i == len(tokens)-1)
+			require.NoError(t, err)
+			pos++
+		}
+		require.NoError(t, c.Decode())
+		next, err := c.Argmax(at)
+		require.NoError(t, err)
+		out = append(out, model.Piece(next)...)
+		if model.Ends(next) || made == n {
+			return string(out), made
+		}
+		tokens = []llama.Token{next}
+	}
+}
+
+func TestGreedyEqualsAPlainLoop(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1024, 4, 64)
+	for _, prompt := range []string{"hello there", "a", "The quick brown fox", "1 2 3 4 5", infertest.Words(60)} {
+		model, c := newContext(t, 1024, 4, 64)
+		want, made := greedy(t, model, c, prompt, 60)
+		got := r.mustRun(t, api.Request{Prompt: prompt, MaxTokens: 60})
+		require.Equal(t, made, got.CompletionTokens, prompt)
+		ended := newText(nil)
+		ended.add([]byte(want))
+		require.Equal(t, ended.String(), got.Text, prompt)
+	}
+}
+
+// TestJoinAndLeave has a long job that goes on only when the short ones, which
+// came later, are done.
+func TestJoinAndLeave(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1024, 4, 64)
+	inPool, goOn := make(chan struct{}), make(chan struct{})
+	l := infertest.NewLease(0)
+	var once sync.Once
+	l.Grant = func(_ context.Context, used, _ int) error {
+		if used > 0 {
+			once.Do(func() {
+				close(inPool)
+				<-goOn
+			})
+		}
+		return nil
+	}
+	type end struct {
+		out *infer.Output
+		err error
+	}
+	long := make(chan end, 1)
+	go func() {
+		// Three quarters of prompt and share are used before a token is made.
+		out, err := r.run(t.Context(), t, api.Request{Prompt: infertest.Words(500), MaxTokens: 200}, l)
+		long <- end{out, err}
+	}()
+	<-inPool
+	for range 8 { // one after the other, over the three other sequences
+		out := r.mustRun(t, api.Request{Prompt: "short", MaxTokens: 5})
+		require.Positive(t, out.CompletionTokens)
+	}
+	close(goOn)
+	e := <-long
+	require.NoError(t, e.err)
+	require.Equal(t, 500, e.out.PromptTokens)
+}
+
+func TestStopStrings(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 512, 2, 64)
+	job := api.Request{Prompt: "hello there", MaxTokens: 40}
+	whole := r.mustRun(t, job)
+	require.Greater(t, len(whole.Text), 4, "the model says too little to cut")
+	stop := whole.Text[len(whole.Text)/2:]
+	require.Equal(t, strings.ToValidUTF8(stop, "?"), stop)
+	job.Stop = []string{"never ever said", stop[:min(3, len(stop))]}
+	cut := r.mustRun(t, job)
+	require.Equal(t, "stop", cut.FinishReason)
+	before, _, found := strings.Cut(whole.Text, job.Stop[1])
+	require.True(t, found)
+	require.Equal(t, before, cut.Text)
+	require.Less(t, cut.CompletionTokens, whole.CompletionTokens+1)
+}
+
+func TestSeeds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 512, 1, 64)
+	seed := func(n uint32) *uint32 { return &n }
+	job := api.Request{Prompt: "hello there", MaxTokens: 30, Sampling: api.DefaultSampling()}
+	texts := map[string]bool{}
+	for n := range uint32(5) {
+		job.Sampling.Seed = seed(n)
+		first := r.mustRun(t, job)
+		require.Equal(t, first.Text, r.mustRun(t, job).Text, "seed %d", n)
+		texts[first.Text] = true
+	}
+	require.Greater(t, len(texts), 1, "different seeds")
+
+	// The request's seed is for jobs that name none.
+	job.Sampling.Seed = seed(3)
+	named := r.mustRun(t, job)
+	job.Sampling.Seed = nil
+	prompt, err := r.model.Tokenize(job.Prompt)
+	require.NoError(t, err)
+	out, err := r.Submit(t.Context(), infer.Request{Job: &job, Seed: 3, Lease: infertest.NewLease(0)}, prompt, r.limit)
+	require.NoError(t, err)
+	require.Equal(t, named.Text, out.Text)
+}
+
+func TestPenalties(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 512, 1, 64)
+	// Some prompts end before anything repeats itself; one of them will.
+	for name, penalise := range map[string]func(*api.Sampling){
+		"repeat":    func(s *api.Sampling) { s.RepeatPenalty = 2 },
+		"frequency": func(s *api.Sampling) { s.FrequencyPenalty = 2 },
+		"presence":  func(s *api.Sampling) { s.PresencePenalty = 2 },
+	} {
+		changed := false
+		for _, prompt := range []string{"hello there", "a b c", "one two", "the end", "xyz", "what is it"} {
+			job := api.Request{Prompt: prompt, MaxTokens: 60}
+			plain := r.mustRun(t, job)
+			penalise(&job.Sampling)
+			changed = changed || plain.Text != r.mustRun(t, job).Text
+		}
+		require.True(t, changed, name)
+	}
+}
+
+// TestLeaseGrowsAhead checks that a job asks for more before it needs it, in
+// steps, and never uses what it does not have.
+func TestLeaseGrowsAhead(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1024, 1, 64)
+	l := infertest.NewLease(0)
+	_, err := r.run(t.Context(), t, api.Request{Prompt: infertest.Words(400), MaxTokens: 600}, l)
+	require.NoError(t, err)
+	calls := l.Calls()
+	require.GreaterOrEqual(t, len(calls), 2)
+	require.Equal(t, infertest.Call{Before: 0, Used: 0, Asked: 400 + share}, calls[0])
+	for i, c := range calls[1:] {
+		require.Equal(t, min(c.Before+share, 1000), c.Asked, "call %d", i)
+		require.GreaterOrEqual(t, c.Used*4, c.Before*3, "call %d is too early", i)
+		require.LessOrEqual(t, c.Used, c.Before, "call %d is too late", i)
+	}
+}
+
+// A job that has a lease, but not the one it wants, must not start while it asks:
+// with nothing in the pool its lease may be taken meanwhile.
+func TestNoStartWhileAsking(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 512, 2, 64)
+	l := infertest.NewLease(20) // the prompt fits
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	l.Grant = func(_ context.Context, used, _ int) error {
+		if used == 0 {
+			close(asked)
+			<-goOn
+		}
+		return nil
+	}
+	started := make(chan time.Time, 1)
+	go func() {
+		out, err := r.run(t.Context(), t, api.Request{Prompt: infertest.Words(10), MaxTokens: 50}, l)
+		if err != nil {
+			close(started)
+			return
+		}
+		started <- out.Started
+	}()
+	<-asked
+	r.mustRun(t, api.Request{Prompt: "another", MaxTokens: 20}) // many steps
+	granted := time.Now()
+	close(goOn)
+	at, ok := <-started
+	require.True(t, ok)
+	require.False(t, at.Before(granted), "started %v before its lease was granted", granted.Sub(at))
+}
+
+// A job that ends while it asks for more takes its question back before Submit
+// returns.
+func TestQuestionsEndWithTheJob(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1024, 1, 64)
+	l := infertest.NewLease(0)
+	asked, answered := make(chan struct{}), make(chan struct{})
+	l.Grant = func(ctx context.Context, used, _ int) error {
+		if used == 0 {
+			return nil
+		}
+		close(asked)
+		<-ctx.Done()
+		close(answered)
+		return ctx.Err()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		cancel()
+	}()
+	_, err := r.run(ctx, t, api.Request{Prompt: infertest.Words(700), MaxTokens: 300}, l)
+	require.ErrorIs(t, err, context.Canceled)
+	select {
+	case <-answered:
+	default:
+		require.FailNow(t, "Submit returned and the lease was still being asked")
+	}
+	whole := r.mustRun(t, api.Request{Prompt: infertest.Words(1023), MaxTokens: 1})
+	require.Equal(t, 1023, whole.PromptTokens, "the pool is free again")
+}
+
+func TestRefusedGrowthEndsTheJobOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1024, 2, 64)
+	refused := errors.New("no room to grow")
+	l := infertest.NewLease(0)
+	l.Grant = func(_ context.Context, used, _ int) error {
+		if used > 0 {
+			return refused
+		}
+		return nil
+	}
+	_, err := r.run(t.Context(), t, api.Request{Prompt: infertest.Words(700), MaxTokens: 300}, l)
+	require.ErrorIs(t, err, refused)
+	r.mustRun(t, api.Request{Prompt: infertest.Words(1000), MaxTokens: 10})
+}
+
+// More sequences than a batch has tokens: the oldest go first, nothing breaks.
+func TestBatchSmallerThanSequences(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 512, 8, 2)
+	var wg sync.WaitGroup
+	for range 12 {
+		wg.Go(func() {
+			out, err := r.run(t.Context(), t, api.Request{Prompt: "a a a", MaxTokens: 10}, infertest.NewLease(0))
+			if err != nil || out.PromptTokens != 3 {
+				t.Errorf("got %v, %v", out, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestSubmitAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	model, lctx := newContext(t, 256, 1, 64)
+	s := New(model, lctx)
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	require.NoError(t, s.Run(ctx))
+	_, err := s.Submit(t.Context(), infer.Request{Job: &api.Request{}, Lease: infertest.NewLease(256)}, []llama.Token{5}, 10)
+	require.ErrorIs(t, err, infer.ErrStopped)
+}
+
+func TestWant(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name                                string
+		prompt, longest, seq, cells, leased int
+		want                                int
+	}{
+		{"new, much to say", 100, 1000, -1, 0, 0, 228},
+		{"new, little to say", 100, 110, -1, 0, 0, 110},
+		{"new, with more than it wants", 100, 110, -1, 0, 500, 110},
+		{"new, with less than it wants", 100, 1000, -1, 0, 150, 228},
+		{"running, far from three quarters", 100, 1000, 0, 100, 228, 228},
+		{"just before three quarters", 100, 1000, 0, 170, 228, 228},
+		{"at three quarters", 100, 1000, 0, 171, 228, 356},
+		{"at the end of its lease", 100, 1000, 0, 228, 228, 356},
+		{"near its longest", 100, 300, 0, 200, 228, 300},
+		{"at its longest", 100, 228, 0, 220, 228, 228},
+		{"a long prompt is over three quarters from the start", 1000, 2000, 0, 1000, 1128, 1256},
+	} {
+		j := &job{prompt: make([]llama.Token, c.prompt), longest: c.longest, seq: c.seq, cells: c.cells, leased: c.leased}
+		require.Equal(t, c.want, j.want(), c.name)
+	}
+}

@@ -1,0 +1,263 @@
+package submit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"tempo/api"
+	"tempo/internal/batchfile"
+)
+
+func TestRun(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	answerer(t, c, "w", always())
+	o := options(write(t, append(prompts(5), "not JSON", `{"custom_id":"bad","prompt":"fail"}`)...))
+	o.Errors = filepath.Join(filepath.Dir(o.File), "deep", "er", "errors.jsonl")
+	s := send(t, c, o)
+	require.Positive(t, s.Seconds)
+	require.Positive(t, s.TokensPerSecond)
+	require.Equal(t, &Summary{
+		Batch: s.Batch, Succeeded: 5, Failed: 2, BadLines: 1, Tokens: 50, Seconds: s.Seconds, TokensPerSecond: s.TokensPerSecond,
+		Output: o.Output, Errors: o.Errors, Workers: []string{"w"},
+	}, s)
+	require.ElementsMatch(t, []string{"job-0", "job-1", "job-2", "job-3", "job-4"}, ids(t, o.Output))
+	require.Equal(t, []string{"", "bad"}, ids(t, o.Errors))
+
+	b, err := c.Batch(t.Context(), s.Batch)
+	require.NoError(t, err)
+	require.Equal(t, api.Completed, b.Status)
+	require.Equal(t, api.RequestCounts{Total: 6, Completed: 5, Failed: 1}, b.RequestCounts)
+	require.True(t, b.Tempo.Sealed)
+	require.Equal(t, []string{model}, b.Tempo.Models)
+
+	// The same again, now all in one file: nothing is done twice.
+	o.Errors = ""
+	again := send(t, c, o)
+	require.Equal(t, s.Batch, again.Batch)
+	require.Equal(t, 6, again.Resumed)
+	require.Zero(t, again.TokensPerSecond)
+	require.Len(t, ids(t, o.Output), 7)
+
+	o.New = true
+	again = send(t, c, o)
+	require.NotEqual(t, s.Batch, again.Batch)
+	require.Zero(t, again.Resumed)
+}
+
+func TestRunToStandardOutput(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	answerer(t, c, "w", always())
+	var out bytes.Buffer
+	s := send(t, c, Options{Prompt: "hello", Output: "-", Stdout: &out, Lines: batchfile.Options{DefaultModel: model}})
+	require.Equal(t, 1, s.Succeeded)
+	require.Contains(t, out.String(), `"custom_id":"prompt"`)
+}
+
+func TestOnlyBadLines(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	o := options(write(t, "{", "}"))
+	s := send(t, c, o)
+	require.Equal(t, 2, s.Failed)
+	require.Equal(t, 2, s.BadLines)
+	require.Len(t, ids(t, o.Output), 2)
+}
+
+func TestInterruptedRunGoesOn(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	turns := make(chan struct{})
+	answerer(t, c, "w", turns)
+	o := options(write(t, prompts(20)...))
+	ctx, cancel := context.WithCancel(t.Context())
+	b := read(t, o)
+	type outcome struct {
+		*Summary
+		err error
+	}
+	ended := make(chan outcome, 1)
+	go func() {
+		s, err := b.Run(ctx, c, "")
+		ended <- outcome{s, err}
+	}()
+	for range 7 {
+		turns <- struct{}{}
+	}
+	require.Eventually(t, func() bool { // they are in the file
+		text, err := os.ReadFile(o.Output)
+		return err == nil && strings.Count(string(text), "\n") == 7
+	}, 10*time.Second, 10*time.Millisecond)
+	cancel()
+	first := <-ended
+	var interrupted *InterruptedError
+	require.ErrorAs(t, first.err, &interrupted)
+	require.Equal(t, []any{b.ID, 7, 20}, []any{interrupted.Batch, interrupted.Done, interrupted.Total})
+	require.Equal(t, "stopped waiting for batch "+b.ID+": 7 of 20 results are there", interrupted.Error())
+	require.Contains(t, interrupted.Hint(), "run the same command again")
+	require.Len(t, ids(t, o.Output), 7)
+
+	close(turns)
+	s := send(t, c, o)
+	require.Equal(t, 20, s.Succeeded)
+	require.GreaterOrEqual(t, s.Resumed, 7)
+	got := ids(t, o.Output)
+	require.Len(t, got, 20)
+	for i := range 20 {
+		require.Contains(t, got, fmt.Sprintf("job-%d", i))
+	}
+}
+
+func TestWorkerThatEndsIsNamed(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	b := read(t, options(write(t, prompts(1)...)))
+	ended := make(chan error, 1)
+	go func() {
+		_, err := b.Run(ctx, c, model)
+		ended <- err
+	}()
+	require.Eventually(t, func() bool {
+		n, err := c.Pending(t.Context(), b.ID)
+		return err == nil && n == 1
+	}, 10*time.Second, 10*time.Millisecond)
+	cancel(errors.New("the worker ended"))
+	require.ErrorContains(t, <-ended, "the worker ended")
+}
+
+func TestUnservedModel(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	require.NoError(t, c.Announce(t.Context(), api.Worker{ID: "w", Models: []string{model, "another"}}))
+	answerer(t, c, "w", always())
+	o := options(write(t, `{"custom_id":"a","prompt":"hello"}`, `{"custom_id":"b","prompt":"hello","model":"gpt-5"}`))
+	var failures bytes.Buffer
+	o.Errors, o.Stdout = "-", &failures
+	s := send(t, c, o)
+	require.Equal(t, 1, s.Succeeded)
+	require.Equal(t, 1, s.Failed)
+	require.Contains(t, failures.String(), `"code":"model_not_found"`)
+	require.Contains(t, failures.String(), `prompts.jsonl:2: body.model is \"gpt-5\", which no worker serves; served are: another, tiny`)
+}
+
+func TestRouteAnswersAll(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	answerer(t, c, "w", always())
+	b := read(t, options(write(t, `{"prompt":"hello","model":"gpt-5"}`)))
+	s, err := b.Run(t.Context(), c, model)
+	require.NoError(t, err)
+	require.Equal(t, 1, s.Succeeded)
+}
+
+func TestNoWorkerYet(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	core, logs := observer.New(zap.WarnLevel)
+	b, err := Read(t.Context(), options(write(t, prompts(1)...)), zap.New(core))
+	require.NoError(t, err)
+	defer b.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err = b.Run(ctx, c, "")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Equal(t, 1, logs.FilterMessageSnippet("no worker is there yet").Len())
+}
+
+func TestRequestTooLarge(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	answerer(t, c, "w", always())
+	o := options(write(t, `{"custom_id":"large","prompt":"`+strings.Repeat("x", 1<<20)+`"}`, `{"custom_id":"small","prompt":"x"}`))
+	o.Errors = o.Output + ".errors"
+	s := send(t, c, o)
+	require.Equal(t, 1, s.Succeeded)
+	require.Equal(t, 1, s.BadLines)
+	text, err := os.ReadFile(o.Errors)
+	require.NoError(t, err)
+	require.Contains(t, string(text), `"code":"request_too_large"`)
+	require.Contains(t, string(text), "line 1: the request has")
+	require.Contains(t, string(text), "raise max_payload")
+}
+
+func TestOutput(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	// What an earlier run wrote stays while this one has nothing.
+	o := options(write(t, prompts(1)...))
+	require.NoError(t, os.MkdirAll(filepath.Dir(o.Output), 0o755))
+	require.NoError(t, os.WriteFile(o.Output, []byte("of an earlier run"), 0o600))
+	b := read(t, o)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := b.Run(ctx, c, "")
+	require.Error(t, err)
+	text, err := os.ReadFile(o.Output)
+	require.NoError(t, err)
+	require.Equal(t, "of an earlier run", string(text))
+
+	answerer(t, c, "w", always())
+	send(t, c, o)
+	require.Equal(t, []string{"job-0"}, ids(t, o.Output))
+
+	device := o
+	device.Output = "/dev/null"
+	send(t, c, device)
+
+	for name, change := range map[string]func(*Options){
+		"input is output":  func(o *Options) { o.Output = filepath.Join(filepath.Dir(o.File), ".", "prompts.jsonl") },
+		"input is errors":  func(o *Options) { o.Errors = o.File },
+		"a directory":      func(o *Options) { o.Output = filepath.Dir(o.File) },
+		"below a file":     func(o *Options) { o.Output = o.File + "/results.jsonl" },
+		"errors directory": func(o *Options) { o.Errors = filepath.Dir(o.File) },
+	} {
+		wrong := o
+		change(&wrong)
+		_, err := read(t, wrong).Run(t.Context(), c, "")
+		var file *FileError
+		require.ErrorAs(t, err, &file, name)
+		require.Equal(t, "write", file.Op)
+		require.NotEmpty(t, file.Hint())
+	}
+	require.Equal(t, 1, read(t, o).content.good, "the input is lost")
+}
+
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	turns := make(chan struct{})
+	answerer(t, c, "w", turns)
+	o := options(write(t, prompts(2)...))
+	lines := make(chan string, 1000)
+	o.Status = func(line string) { lines <- line }
+	b := read(t, o)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := b.Run(t.Context(), c, "")
+		ended <- err
+	}()
+	turns <- struct{}{}
+	require.Eventually(t, func() bool {
+		return strings.HasPrefix(<-lines, "1 of 2 done, 0 failed, ")
+	}, 10*time.Second, time.Millisecond)
+	turns <- struct{}{}
+	require.NoError(t, <-ended)
+	last := "nothing"
+	for len(lines) > 0 {
+		last = <-lines
+	}
+	require.Empty(t, last, "the status line stays")
+}

@@ -1,0 +1,170 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"tempo/api"
+	"tempo/internal/infer"
+	"tempo/internal/queue"
+)
+
+// gate is a queue that has the worker wait before it looks for a result.
+type gate struct {
+	Queue
+	asked, open chan struct{}
+}
+
+func (g *gate) HasResult(ctx context.Context, batch, job string) (bool, error) {
+	g.asked <- struct{}{}
+	<-g.open
+	return g.Queue.HasResult(ctx, batch, job)
+}
+
+func TestDoneJobIsNotRunAgain(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	send(t, c, "b", "hello")
+	// Another worker has the job and gives no sign of life, so that it is delivered
+	// again; but it lives, and its result comes just before ours.
+	const ackWait = 200 * time.Millisecond
+	ctx, stop := context.WithCancel(t.Context())
+	other := c.NewTaker(queue.TakerOptions{Worker: "other", Models: []string{model}, AckWait: ackWait}, nil)
+	ended := make(chan error, 1)
+	go func() { ended <- other.Run(ctx) }()
+	slow, err := other.Fetch(ctx, 1)
+	require.NoError(t, err)
+	stop()
+	require.NoError(t, <-ended)
+
+	engine := &script{}
+	w := newWorker(t, c, engine, nil)
+	w.taker.Taker = c.NewTaker(queue.TakerOptions{Worker: "w", Models: []string{model}, AckWait: ackWait}, nil)
+	g := &gate{Queue: c, asked: make(chan struct{}), open: make(chan struct{})}
+	w.queue = g
+	w.run(t)
+	<-g.asked
+	require.NoError(t, slow[0].Complete(t.Context(), &api.Result{
+		ID: "r", CustomID: "custom-0", Tempo: &api.Tempo{Worker: "other"},
+		Response: &api.Response{StatusCode: 200, RequestID: "r", Body: json.RawMessage(`{}`)},
+	}))
+	close(g.open)
+	require.Equal(t, "other", results(t, c, "b", 1)["custom-0"].Tempo.Worker)
+	require.NoError(t, w.stop())
+	require.Zero(t, engine.ran("hello"))
+}
+
+func TestEngineDies(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	var die sync.Once
+	dead := make(chan struct{})
+	engine := &script{}
+	engine.act = func(ctx context.Context, _ infer.Request, _ string) error {
+		select {
+		case <-dead: // the new engine
+			return nil
+		default:
+		}
+		if n, _ := engine.now(); n == 4 {
+			die.Do(func() { close(dead) })
+		}
+		select {
+		case <-dead:
+			return &infer.DiedError{Reason: "signal: killed"}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	newWorker(t, c, engine, nil).run(t)
+	send(t, c, "b", prompts(12)...)
+	attempts := map[int]int{}
+	for _, r := range results(t, c, "b", 12) {
+		require.True(t, r.OK())
+		attempts[r.Tempo.Attempt]++
+	}
+	require.Equal(t, map[int]int{1: 8, 2: 4}, attempts)
+	require.False(t, engine.deadRun, "a job that was in a dying engine did not run alone")
+}
+
+func TestJobThatKillsTwiceIsBuried(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	engine := &script{act: func(_ context.Context, _ infer.Request, prompt string) error {
+		if prompt == "prompt 3" {
+			return &infer.DiedError{Reason: "signal: aborted; it last wrote: GGML_ASSERT"}
+		}
+		return nil
+	}}
+	newWorker(t, c, engine, nil).run(t)
+	send(t, c, "b", prompts(8)...)
+	for id, r := range results(t, c, "b", 8) {
+		if id != "custom-3" {
+			requireAnswered(t, r, 1)
+			continue
+		}
+		e := requireFailed(t, r, 500)
+		require.Equal(t, "engine_crashed", *e.Code)
+		require.Contains(t, e.Message, "GGML_ASSERT")
+		require.Equal(t, 2, r.Tempo.Attempt)
+	}
+	require.Equal(t, 2, engine.ran("prompt 3"))
+	require.False(t, engine.deadRun, "the job did not run alone")
+}
+
+// newJob is a job in the worker that no queue knows.
+func newJob(t *testing.T, w *Worker, id string, tokens int64) *job {
+	t.Helper()
+	lease, ok := w.ledger.TryAcquire(w.perCell.Mul(tokens))
+	require.True(t, ok)
+	w.slots <- struct{}{}
+	return w.admit(t.Context(), &queue.Delivery{Job: api.Job{ID: id, Batch: "b"}, Attempt: 1}, lease)
+}
+
+func TestEnter(t *testing.T) {
+	t.Parallel()
+	w := newWorker(t, newQueue(t), &script{}, nil)
+	a, b := newJob(t, w.Worker, "a", 100), newJob(t, w.Worker, "b", 100)
+	leaveA, err := w.enter(a)
+	require.NoError(t, err)
+	leaveB, err := w.enter(b)
+	require.NoError(t, err, "two healthy jobs run together")
+	leaveB()
+
+	b.deaths = 1
+	entered := make(chan error, 1)
+	go func() {
+		var err error
+		leaveB, err = w.enter(b)
+		entered <- err
+	}()
+	require.Eventually(t, func() bool { return b.lease.Tokens() == 0 }, time.Second, time.Millisecond, "it holds nothing while it waits")
+	require.Eventually(t, func() bool { // now it waits
+		free := w.alone.TryAcquire(1)
+		if free {
+			w.alone.Release(1)
+		}
+		return !free
+	}, time.Second, time.Millisecond)
+	leaveA()
+	require.NoError(t, <-entered)
+	require.Equal(t, firstTicket, b.lease.Tokens())
+
+	// Whoever waits for it to leave can be ended.
+	go func() {
+		_, err := w.enter(a)
+		entered <- err
+	}()
+	require.Eventually(t, func() bool { return a.lease.Tokens() == 0 }, time.Second, time.Millisecond)
+	a.end(errPreempted)
+	require.ErrorIs(t, <-entered, context.Canceled)
+	leaveB()
+	w.leave(a)
+	w.leave(b)
+	w.requireEmpty(t)
+}

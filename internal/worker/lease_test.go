@@ -1,0 +1,155 @@
+package worker
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"tempo/internal/budget"
+	"tempo/internal/infer"
+)
+
+func TestGrowthMakesTheYoungestGiveWay(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	// Four jobs of 256 tokens fill the pool. When all are in, the first to come
+	// grows to the whole pool, step by step.
+	const oldest = "prompt 0"
+	var mu sync.Mutex
+	all := make(chan struct{})
+	arrived := 0
+	engine := &script{}
+	engine.act = func(ctx context.Context, r infer.Request, prompt string) error {
+		mu.Lock()
+		if arrived++; arrived == 4 {
+			close(all)
+		}
+		late := arrived > 4
+		mu.Unlock()
+		if late {
+			return nil
+		}
+		select {
+		case <-all:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if prompt != oldest {
+			<-ctx.Done() // it would run for long
+			return ctx.Err()
+		}
+		for n := 384; n <= 1024; n += 128 {
+			if err := r.Lease.Resize(ctx, 250, n); err != nil {
+				return err
+			}
+			if r.Lease.Tokens() != n {
+				t.Errorf("the lease has %d tokens, want %d", r.Lease.Tokens(), n)
+			}
+		}
+		return nil
+	}
+	newWorker(t, c, engine, nil).run(t)
+	send(t, c, "b", prompts(4)...)
+	got := results(t, c, "b", 4)
+	for id, r := range got {
+		requireAnswered(t, r, 1)
+		require.Equal(t, r.Tempo.LeaseBytes == 1024*1024, "prompt "+id[len("custom-"):] == oldest)
+	}
+	require.Equal(t, 1, engine.ran(oldest))
+}
+
+func TestResize(t *testing.T) {
+	t.Parallel()
+	w := newWorker(t, newQueue(t), &script{}, nil)
+	old, young := newJob(t, w.Worker, "old", 500), newJob(t, w.Worker, "young", 500)
+
+	// Room is there, and given back.
+	require.NoError(t, old.lease.Resize(t.Context(), 100, 524))
+	require.NoError(t, old.lease.Resize(t.Context(), 100, 500))
+	require.Equal(t, 500, old.lease.Tokens())
+
+	// The youngest gives way itself.
+	require.ErrorIs(t, young.lease.Resize(t.Context(), 100, 600), errPreempted)
+	require.Equal(t, 500, young.lease.Tokens())
+
+	// A job waits for a younger one to leave, and can be cancelled.
+	ctx, cancel := context.WithCancel(t.Context())
+	grown := make(chan error, 1)
+	go func() { grown <- old.lease.Resize(ctx, 100, 600) }()
+	<-young.ctx.Done()
+	require.ErrorIs(t, context.Cause(young.ctx), errPreempted)
+	cancel()
+	require.ErrorIs(t, <-grown, context.Canceled)
+	go func() { grown <- old.lease.Resize(t.Context(), 100, 600) }()
+	w.leave(young)
+	require.NoError(t, <-grown)
+	require.Equal(t, 600, old.lease.Tokens())
+
+	// A job with nothing in the pool waits in the ledger, with nothing, and can be
+	// cancelled.
+	next := newJob(t, w.Worker, "next", 200)
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() { grown <- next.lease.Resize(ctx, 0, 700) }()
+	require.Eventually(t, func() bool { return w.ledger.Snapshot().Waiting == 1 }, time.Second, time.Millisecond)
+	require.Zero(t, next.lease.Tokens())
+	cancel()
+	require.ErrorIs(t, <-grown, context.Canceled)
+	go func() { grown <- next.lease.Resize(t.Context(), 0, 700) }()
+	require.Eventually(t, func() bool { return w.ledger.Snapshot().Waiting == 1 }, time.Second, time.Millisecond)
+	require.Equal(t, w.perCell.Mul(600), w.leave(old))
+	require.NoError(t, <-grown)
+
+	// More than the pool is refused at once.
+	var large *budget.TooLargeError
+	require.ErrorAs(t, next.lease.Resize(t.Context(), 100, 2000), &large)
+	require.ErrorAs(t, next.lease.Resize(t.Context(), 0, 2000), &large)
+
+	// The only job, when the pool has shrunk.
+	w.ledger.SetLimit(w.ledger.Snapshot().Charged().Total() - 200*w.perCell)
+	require.ErrorAs(t, next.lease.Resize(t.Context(), 100, 900), &large)
+	require.Equal(t, w.perCell.Mul(900), large.Need)
+	require.Equal(t, w.perCell.Mul(824), large.Capacity)
+	w.leave(next)
+	w.requireEmpty(t)
+}
+
+// TestIntakeGivesWay: what is leased for jobs that are not here must not keep a
+// job that is here from growing.
+func TestIntakeGivesWay(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	engine := &script{act: func(ctx context.Context, r infer.Request, prompt string) error {
+		switch prompt {
+		case "prompt 0": // running
+			for n := 320; n <= 1024; n += 64 {
+				if err := r.Lease.Resize(ctx, 300, n); err != nil {
+					return err
+				}
+			}
+		case "prompt 1": // not begun
+			return r.Lease.Resize(ctx, 0, 1024)
+		}
+		return nil
+	}}
+	w := newWorker(t, c, engine, nil).run(t)
+	for _, batch := range []string{"a", "b", "c"} {
+		// The intake holds as much of the pool as it can, for nobody.
+		require.Eventually(t, func() bool { return w.ledger.Snapshot().Leases > 0 }, 5*time.Second, time.Millisecond)
+		send(t, c, batch, prompts(2)...)
+		for _, r := range results(t, c, batch, 2) {
+			requireAnswered(t, r, 1)
+		}
+	}
+}
+
+func TestClosedLeaseKeepsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorker(t, newQueue(t), &script{}, nil)
+	j := newJob(t, w.Worker, "j", 100)
+	w.leave(j)
+	require.NoError(t, j.lease.Resize(t.Context(), 0, 50), "a late answer to an engine that asked")
+	w.requireEmpty(t)
+}

@@ -1,0 +1,314 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"tempo/api"
+	"tempo/internal/budget"
+	"tempo/internal/infer"
+)
+
+func TestEveryJobHasOneResult(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	engine := &script{}
+	w := newWorker(t, c, engine, nil).run(t)
+	send(t, c, "b", prompts(100)...)
+
+	got := results(t, c, "b", 100)
+	for id, r := range got {
+		requireAnswered(t, r, 1)
+		require.Equal(t, w.opts.Name, r.Tempo.Worker)
+		require.Equal(t, "cpu", r.Tempo.Device)
+		require.Positive(t, r.Tempo.LeaseBytes)
+		m := r.Tempo.Memory
+		require.NotNil(t, m)
+		require.Equal(t, int64(1024*1024), m.KVCache)
+		require.Equal(t, int64(processMemory), m.Total())
+		require.LessOrEqual(t, m.Reserved, m.KVCache)
+		require.Positive(t, m.Reserved)
+		require.Equal(t, int64(100*budget.MiB), m.Limit)
+		var body api.Completion
+		require.NoError(t, json.Unmarshal(r.Response.Body, &body))
+		require.Equal(t, "prompt "+id[len("custom-"):], body.Choices[0].Message.Content)
+		require.Equal(t, model, body.Model)
+	}
+	_, most := engine.now()
+	require.LessOrEqual(t, most, 4)
+	require.NoError(t, w.stop())
+}
+
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	all := make(chan struct{})
+	arrived := make(chan struct{}, 8)
+	engine := &script{act: func(ctx context.Context, _ infer.Request, _ string) error {
+		arrived <- struct{}{}
+		select {
+		case <-all:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}}
+	newWorker(t, c, engine, nil).run(t)
+	send(t, c, "b", prompts(8)...)
+	for range 4 {
+		<-arrived
+	}
+	close(all)
+	results(t, c, "b", 8)
+	_, most := engine.now()
+	require.Equal(t, 4, most)
+}
+
+func TestNothingIsFetchedWhileNothingFits(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	engine := &script{}
+	w := newWorker(t, c, engine, nil)
+	full, err := w.ledger.Acquire(t.Context(), w.ledger.Snapshot().Room, budget.Normal)
+	require.NoError(t, err)
+	send(t, c, "b", prompts(10)...)
+	w.run(t)
+
+	require.Eventually(t, func() bool { return w.ledger.Snapshot().Waiting == 1 }, 5*time.Second, time.Millisecond)
+	require.Never(t, func() bool { return w.taker.fetches.Load() > 0 }, 300*time.Millisecond, 20*time.Millisecond)
+	full.Release()
+	for _, r := range results(t, c, "b", 10) {
+		requireAnswered(t, r, 1) // nobody has had it before
+	}
+}
+
+func TestRefusedJobs(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newWorker(t, c, &script{}, nil).run(t)
+	sendBodies(t, c, "b",
+		`{"messages":[{"role":"user","content":"hello"}],"temperature":"warm"}`,
+		`{"messages":[{"role":"user","content":"`+words(1024)+`"}]}`,
+		`{"messages":[{"role":"user","content":"hello"}]}`,
+		`{"messages":[{"role":"user","content":"hello"}],"stream":true}`,
+	)
+	got := results(t, c, "b", 4)
+
+	e := requireFailed(t, got["custom-0"], 400)
+	require.Equal(t, "temperature", *e.Param)
+	require.Equal(t, "invalid_request_error", e.Type)
+	require.NotEmpty(t, e.Hint)
+
+	e = requireFailed(t, got["custom-1"], 400)
+	require.Equal(t, "messages", *e.Param)
+	require.Contains(t, e.Message, "1024 words")
+	require.NotEmpty(t, e.Hint)
+
+	requireAnswered(t, got["custom-2"], 1)
+
+	e = requireFailed(t, got["custom-3"], 400)
+	require.Equal(t, "stream", *e.Param)
+}
+
+func TestMemoryThatCanNeverFit(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	engine := &script{act: func(ctx context.Context, r infer.Request, prompt string) error {
+		if prompt == "prompt 1" {
+			return r.Lease.Resize(ctx, 0, 5000)
+		}
+		return nil
+	}}
+	newWorker(t, c, engine, nil).run(t)
+	send(t, c, "b", prompts(3)...)
+	got := results(t, c, "b", 3)
+	e := requireFailed(t, got["custom-1"], 507)
+	require.Equal(t, "memory_error", e.Type)
+	require.Equal(t, "memory_error", *e.Code)
+	require.Contains(t, e.Message, "4.88 MiB needed, at most 1.00 MiB")
+	require.Contains(t, e.Hint, "max_tokens")
+	require.Contains(t, e.Hint, "--max-memory-gb")
+	requireAnswered(t, got["custom-0"], 1)
+	requireAnswered(t, got["custom-2"], 1)
+}
+
+func TestResultTooLargeForTheServer(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	engine := &hugeAnswer{}
+	newWorker(t, c, engine, nil).run(t)
+	send(t, c, "b", "hello")
+	e := requireFailed(t, results(t, c, "b", 1)["custom-0"], 500)
+	require.Contains(t, e.Message, "the result has")
+	require.Contains(t, e.Hint, "max_payload")
+}
+
+// hugeAnswer answers with more than a server takes.
+type hugeAnswer struct{ infer.Sleeper }
+
+func (*hugeAnswer) Generate(context.Context, infer.Request) (*infer.Output, error) {
+	return &infer.Output{Text: words(1 << 20), FinishReason: "stop", Started: time.Now()}, nil
+}
+
+func TestTwoBatchesProgress(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	first := make(chan struct{})
+	engine := &script{}
+	engine.Delay = func(infer.Request) time.Duration { return 5 * time.Millisecond }
+	newWorker(t, c, engine, nil).run(t)
+	send(t, c, "long", prompts(600)...)
+	send(t, c, "short", prompts(5)...)
+	go func() {
+		defer close(first)
+		for _, r := range results(t, c, "short", 5) {
+			requireAnswered(t, r, 1)
+		}
+		left, err := c.Pending(t.Context(), "long")
+		require.NoError(t, err)
+		require.Positive(t, left, "the short batch waited for the long one")
+	}()
+	<-first
+	results(t, c, "long", 600)
+}
+
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		timeout time.Duration
+		ends    bool // the running jobs end in time
+	}{
+		"jobs end in time":    {10 * time.Second, true},
+		"jobs are given back": {50 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newQueue(t)
+			goOn := make(chan struct{})
+			engine := &script{act: func(ctx context.Context, _ infer.Request, _ string) error {
+				select {
+				case <-goOn:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}}
+			w := newWorker(t, c, engine, func(o *Options) { o.DrainTimeout = test.timeout }).run(t)
+			send(t, c, "b", prompts(6)...)
+			require.Eventually(t, func() bool { n, _ := engine.now(); return n == 4 }, 5*time.Second, time.Millisecond)
+			stopped := make(chan error, 1)
+			go func() { stopped <- w.stop() }()
+			if test.ends {
+				close(goOn)
+			}
+			require.NoError(t, <-stopped)
+			done, err := c.CountResults(t.Context(), "b")
+			require.NoError(t, err)
+			workers, err := c.Workers(t.Context())
+			require.NoError(t, err)
+			require.Empty(t, workers, "a stopped worker is still announced")
+
+			// Another one does the rest at once, and it costs no attempt.
+			start := time.Now()
+			newWorker(t, c, &script{}, func(o *Options) { o.Name = "second" }).run(t)
+			again := 0
+			for _, r := range results(t, c, "b", 6) {
+				requireAnswered(t, r, 1)
+				if r.Tempo.Worker == "second" {
+					again++
+				}
+			}
+			require.Less(t, time.Since(start), 5*time.Second)
+			require.Equal(t, 6-done, again)
+			if test.ends {
+				require.GreaterOrEqual(t, done, 4)
+			} else {
+				require.Zero(t, done)
+			}
+		})
+	}
+}
+
+func TestEngineThatIsGoneEndsTheWorker(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	gone := &infer.StartError{What: "replace the engine", Err: errors.New("it dies"), Advice: "look"}
+	engine := &script{act: func(context.Context, infer.Request, string) error { return gone }}
+	w := newWorker(t, c, engine, nil)
+	send(t, c, "b", prompts(5)...)
+	require.ErrorIs(t, w.Run(t.Context()), gone)
+	w.requireEmpty(t)
+	// Nothing is lost.
+	newWorker(t, c, &script{}, func(o *Options) { o.Name = "second" }).run(t)
+	for _, r := range results(t, c, "b", 5) {
+		requireAnswered(t, r, 1)
+	}
+}
+
+func TestStats(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	w := newWorker(t, c, &script{}, nil).run(t)
+	send(t, c, "b", prompts(10)...)
+	results(t, c, "b", 10)
+	var s api.MemoryStats
+	require.Eventually(t, func() bool {
+		all, err := c.LatestStats(t.Context())
+		if err != nil || len(all) != 1 {
+			return false
+		}
+		s = all[0]
+		return s.Tokens == 20 && s.Peak > 0
+	}, 5*time.Second, 10*time.Millisecond)
+	require.Equal(t, w.opts.Name, s.Worker)
+	require.Equal(t, "cpu", s.Device)
+	require.Equal(t, model, s.Model)
+	require.Equal(t, int64(processMemory), s.Total(), "measured")
+	require.Equal(t, int64(processMemory), s.Peak)
+	require.Equal(t, int64(1024*1024), s.KVCache)
+	require.LessOrEqual(t, s.Total(), s.Limit)
+	require.Equal(t, int64(processMemory+processGrowth)+s.KVCache, s.Estimate.Total())
+	require.LessOrEqual(t, s.Estimate.Total(), s.Limit)
+	require.Equal(t, 4, s.MaxParallelTokens)
+	require.Equal(t, 1024, s.MaxCacheTokens)
+	require.Zero(t, s.Waiting)
+
+	workers, err := c.Workers(t.Context())
+	require.NoError(t, err)
+	require.Len(t, workers, 1)
+	require.Equal(t, []string{model}, workers[0].Models)
+	require.Equal(t, 1024, workers[0].Capacity)
+}
+
+func TestStart(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	make := func(change func(*Options)) (*Worker, error) {
+		opts := Options{
+			Name: "w", Model: model, Device: budget.Device{ID: "cpu", Kind: budget.CPU}, Spec: infer.Spec{Threads: 2, Batch: 512},
+			Limit: 100 * budget.MiB, Measure: func(int) (budget.Bytes, error) { return processMemory, nil },
+		}
+		change(&opts)
+		w := New(opts, c, nil, &infer.Sleeper{ContextTokens: 300}, budget.NewMonitor(opts.Measure, time.Second, nil), nil)
+		return w, w.Start(t.Context())
+	}
+	w, err := make(func(*Options) {})
+	require.NoError(t, err)
+	require.Equal(t, 16, w.plan.Sequences, "8 for each thread")
+	require.Equal(t, model, w.Model())
+
+	w, err = make(func(o *Options) { o.MaxParallelTokens = 7; o.MaxCacheTokens = 512 })
+	require.NoError(t, err)
+	require.Equal(t, 7, w.plan.Sequences)
+	require.Equal(t, 512, w.plan.Cells)
+
+	_, err = make(func(o *Options) { o.Limit = 70 * budget.MiB })
+	var large *budget.TooLargeError
+	require.ErrorAs(t, err, &large)
+	require.Contains(t, large.Hint(), "--max-memory-gb")
+}

@@ -1,0 +1,59 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestConfiguration(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	h.write(t, "config.yaml", "max_parallel_tokens: 2\nmax_tokens: 3\n")
+	h.write(t, "config.toml", "max_parallel_tokens = 2\n")
+	h.write(t, "config.json", `{"max_parallel_tokens": 2}`)
+	for name, test := range map[string]struct {
+		env  []string
+		args []string
+		want string
+	}{
+		"YAML":        {nil, []string{"--config", "config.yaml"}, ", 2 tokens a step"},
+		"TOML":        {nil, []string{"--config", "config.toml"}, ", 2 tokens a step"},
+		"JSON":        {nil, []string{"--config", "config.json"}, ", 2 tokens a step"},
+		"environment": {[]string{"TEMPO_MAX_PARALLEL_TOKENS=3", "TEMPO_CONFIG=config.yaml"}, nil, ", 3 tokens a step"},
+		"flag": {
+			[]string{"TEMPO_MAX_PARALLEL_TOKENS=3", "TEMPO_CONFIG=config.yaml"}, []string{"--max-parallel-tokens", "4"}, ", 4 tokens a step",
+		},
+		"cache": {nil, []string{"--max-cache-tokens", "512"}, "at most 512 tokens in the KV cache"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := append([]string{"run", "--prompt", "hello", "--max-tokens", "5", "--local", "--model", tiny, "--store-dir", t.TempDir()}, test.args...)
+			p := h.start(t, test.env, "submit", args...)
+			require.Equal(t, 0, p.wait(20*time.Second))
+			require.Contains(t, p.stderr.String(), test.want)
+		})
+	}
+}
+
+func TestAncestorsConfiguration(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	text, err := os.ReadFile(filepath.Join("testdata", "tempo_config.yaml"))
+	require.NoError(t, err)
+	h.write(t, "config.yaml", string(text))
+	p := h.start(t, nil, "submit", "run", "--config", "config.yaml", "--local", "--model", tiny)
+	require.Equal(t, 0, p.wait(20*time.Second))
+	requireOnce(t, parse(t, p.stdout.String()), 1)
+	named := 0
+	for l := range strings.Lines(p.stderr.String()) {
+		if strings.Contains(l, "selection_threshold") && strings.Contains(l, "use_mcts") && strings.Contains(l, "no effect") {
+			named++
+		}
+	}
+	require.Equal(t, 1, named)
+}
