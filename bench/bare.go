@@ -93,7 +93,7 @@ func (b *bare) run(ctx context.Context) (float64, error) {
 	}
 	group.Go(func() error { return b.read(ctx, name) })
 	if err := group.Wait(); err != nil {
-		return 0, err //nolint:wrapcheck // it is of this file
+		return 0, err
 	}
 	took := time.Since(started)
 	// The group's context is done.

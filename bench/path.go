@@ -169,7 +169,7 @@ func writeJobs(name string, jobs []*api.Request) error {
 // run sends the file and waits for its results.
 func (p *path) run(ctx context.Context) (float64, error) {
 	started := time.Now()
-	batch, err := submit.Read(submit.Options{File: p.file, Output: p.out, New: true, Quiet: true}, nil)
+	batch, err := submit.Read(ctx, submit.Options{File: p.file, Output: p.out, New: true, Quiet: true}, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -220,7 +220,7 @@ func (d *direct) run(ctx context.Context) (float64, error) {
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return 0, err //nolint:wrapcheck // it is the engine's
+		return 0, err
 	}
 	took := time.Since(started)
 	sum := 0

@@ -47,7 +47,7 @@ func Main(root *cobra.Command) int {
 func execute(ctx context.Context, root *cobra.Command) error {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &UsageError{err} })
-	return root.ExecuteContext(ctx)
+	return root.ExecuteContext(ctx) //nolint:wrapcheck // cobra hands on the command's own
 }
 
 // noArgs refuses arguments, and commands that do not exist.

@@ -83,7 +83,7 @@ func (h *Host) Open(ctx context.Context, spec Spec) (Facts, error) {
 
 // start starts a process and opens the model in it.
 func (h *Host) start(ctx context.Context) (*process, Facts, error) {
-	p, err := h.spawn()
+	p, err := h.spawn() //nolint:contextcheck // the process outlives the call
 	if err != nil {
 		return nil, Facts{}, err
 	}

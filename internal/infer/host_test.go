@@ -169,6 +169,7 @@ func TestHostEndsTheRequestsOfADeadEngine(t *testing.T) {
 	l.Grant = func(ctx context.Context, _, _ int) error {
 		close(asked)
 		<-ctx.Done()
+		<-time.After(20 * time.Millisecond) // Generate must wait for it
 		close(ended)
 		return ctx.Err()
 	}
@@ -233,9 +234,8 @@ func TestHostGivesUp(t *testing.T) {
 	within(t, func() {
 		for {
 			_, err := h.Generate(t.Context(), job("waiting", 1))
-			var died *infer.DiedError
-			if errors.As(err, &died) {
-				continue // the Host has not noticed the first death yet
+			if _, died := errors.AsType[*infer.DiedError](err); died {
+				continue // it came just before the kill was seen
 			}
 			var start *infer.StartError
 			require.ErrorAs(t, err, &start)
@@ -401,8 +401,7 @@ func TestHostStartStop(t *testing.T) {
 		for i := range 8 {
 			g.Go(func() error {
 				_, err := h.Generate(t.Context(), job(fmt.Sprint(i), i))
-				var died *infer.DiedError
-				if err == nil || errors.Is(err, infer.ErrStopped) || errors.As(err, &died) {
+				if _, died := errors.AsType[*infer.DiedError](err); died || errors.Is(err, infer.ErrStopped) {
 					return nil
 				}
 				return err

@@ -110,7 +110,7 @@ func (b *breaking) Generate(ctx context.Context, r infer.Request) (*infer.Output
 // host starts a Host over a Sleeper and waits to be killed.
 func host(ctx context.Context) error {
 	o := options(modeSleeper)
-	o.OnProcess = func(pid int, alive bool) { fmt.Println(pid, alive) }
+	o.OnProcess = func(pid int, alive bool) { fmt.Fprintln(os.Stdout, pid, alive) }
 	h := infer.NewHost(o, nil)
 	if _, err := h.Open(ctx, infer.Spec{}); err != nil {
 		return err

@@ -1,7 +1,6 @@
 package infer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -198,7 +197,10 @@ func (p *process) generate(ctx context.Context, req Request) (*Output, error) {
 	case errors.Is(err, errLease):
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return nil, cmp.Or(job.err, err)
+		if job.err != nil {
+			err = job.err
+		}
+		return nil, err
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.Is(err, context.Canceled), errors.Is(err, ErrStopped):

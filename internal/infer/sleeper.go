@@ -78,7 +78,7 @@ func (s *Sleeper) Generate(ctx context.Context, req Request) (*Output, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(life, cancel)()
+	defer context.AfterFunc(life, cancel)() //nolint:contextcheck // the engine's own, from Open to Close
 	out, err := s.run(ctx, req, limit)
 	if err != nil && life.Err() != nil {
 		return nil, ErrStopped

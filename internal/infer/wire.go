@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -148,6 +149,8 @@ func params[T any](r *jsonrpc2.Request) (v T, err error) {
 	if r.Params == nil {
 		return v, errors.New(r.Method + " needs parameters")
 	}
-	err = json.Unmarshal(*r.Params, &v)
-	return v, err
+	if err := json.Unmarshal(*r.Params, &v); err != nil {
+		return v, fmt.Errorf("decode the parameters of %s: %w", r.Method, err)
+	}
+	return v, nil
 }

@@ -74,7 +74,8 @@ func TestID(t *testing.T) {
 	} {
 		require.NotEqual(t, same, id(other), name)
 	}
-	require.NotEqual(t, id(Options{File: file, New: true}), id(Options{File: file, New: true}))
+	first, second := id(Options{File: file, New: true}), id(Options{File: file, New: true})
+	require.NotEqual(t, first, second)
 }
 
 func TestStandardInputIsCopied(t *testing.T) {

@@ -111,7 +111,7 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 	for {
 		out, err := w.generate(j, request)
 		if cause := context.Cause(j.ctx); cause != nil && err != nil {
-			return nil, cause
+			return nil, cause //nolint:wrapcheck // one of this package
 		}
 		var died *infer.DiedError
 		var start *infer.StartError

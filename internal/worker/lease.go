@@ -142,7 +142,7 @@ func (w *Worker) makeRoom(ctx context.Context, j *job, want budget.Bytes) error 
 	case <-victim.left:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err() //nolint:wrapcheck // the caller's own
+		return ctx.Err()
 	}
 }
 
@@ -171,7 +171,7 @@ func (w *Worker) growAlone(ctx context.Context, j *job, want budget.Bytes) error
 		case <-time.After(time.Millisecond):
 			return nil
 		case <-ctx.Done():
-			return ctx.Err() //nolint:wrapcheck // the caller's own
+			return ctx.Err()
 		}
 	}
 	return &budget.TooLargeError{

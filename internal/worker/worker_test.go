@@ -158,22 +158,17 @@ func (*hugeAnswer) Generate(context.Context, infer.Request) (*infer.Output, erro
 func TestTwoBatchesProgress(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
-	first := make(chan struct{})
 	engine := &script{}
 	engine.Delay = func(infer.Request) time.Duration { return 5 * time.Millisecond }
 	newWorker(t, c, engine, nil).run(t)
 	send(t, c, "long", prompts(600)...)
 	send(t, c, "short", prompts(5)...)
-	go func() {
-		defer close(first)
-		for _, r := range results(t, c, "short", 5) {
-			requireAnswered(t, r, 1)
-		}
-		left, err := c.Pending(t.Context(), "long")
-		require.NoError(t, err)
-		require.Positive(t, left, "the short batch waited for the long one")
-	}()
-	<-first
+	for _, r := range results(t, c, "short", 5) {
+		requireAnswered(t, r, 1)
+	}
+	left, err := c.Pending(t.Context(), "long")
+	require.NoError(t, err)
+	require.Positive(t, left, "the short batch waited for the long one")
 	results(t, c, "long", 600)
 }
 

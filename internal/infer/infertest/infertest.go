@@ -268,8 +268,17 @@ func cancel(t *testing.T, s *suite) {
 	require.NoError(t, s.check(t.Context(), "whole pool", 511, 1))
 }
 
+// slowLease gives a cancel time to overtake the job that it belongs to.
+type slowLease struct{ *Lease }
+
+func (l slowLease) Tokens() int {
+	<-time.After(time.Millisecond)
+	return l.Lease.Tokens()
+}
+
 // cancelBefore gives jobs whose context is done, or is just ending: such a
-// cancel must not be lost on its way.
+// cancel must not be lost on its way. The jobs have all the memory they want, so
+// nothing else would tell them.
 func cancelBefore(t *testing.T, s *suite) {
 	s.load(t)
 	for i := range 20 {
@@ -279,14 +288,9 @@ func cancelBefore(t *testing.T, s *suite) {
 		} else {
 			go stop()
 		}
-		l := NewLease(0)
-		l.Grant = func(ctx context.Context, _, _ int) error {
-			<-ctx.Done()
-			return ctx.Err()
-		}
 		ended := make(chan error, 1)
 		go func() {
-			_, err := s.Generate(ctx, complete(fmt.Sprint(i), Words(10), 100, l))
+			_, err := s.Generate(ctx, complete(fmt.Sprint(i), Words(100), 400, slowLease{NewLease(500)}))
 			ended <- err
 		}()
 		select {

@@ -37,7 +37,7 @@ type Library struct {
 }
 
 // loaded keeps yzma's state, which is one for a process, behind one Library.
-var loaded struct {
+var loaded struct { //nolint:gochecknoglobals // it mirrors what is one for a process
 	sync.Mutex
 	dir string
 	lib *Library

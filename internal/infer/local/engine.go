@@ -143,7 +143,7 @@ func footprint(c *llama.Context) budget.Footprint {
 }
 
 // Load allocates the model and a context and runs its worst shape once.
-func (e *Engine) Load(_ context.Context, shape infer.Shape) (budget.Footprint, error) {
+func (e *Engine) Load(_ context.Context, shape infer.Shape) (budget.Footprint, error) { //nolint:contextcheck // the scheduler outlives the call
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.dry == nil {

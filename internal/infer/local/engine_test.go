@@ -141,7 +141,8 @@ func TestFootprintHasTheLogits(t *testing.T) {
 	many, err := e.DryRun(t.Context(), infer.Shape{Sequences: 256, Cells: 1024})
 	require.NoError(t, err)
 	logits := int64(255 * gguf.Tiny().Vocab * 4)
-	require.GreaterOrEqual(t, int64(many.ParallelBatch-few.ParallelBatch), logits*98/100)
+	require.GreaterOrEqual(t, int64(many.ParallelBatch-few.ParallelBatch), 2*logits*98/100,
+		"once where they are computed, once where they are read")
 }
 
 // A model without a chat template gets ChatML; one whose template refuses the

@@ -3,14 +3,17 @@ package schedule
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"tempo/api"
 	"tempo/internal/infer"
@@ -55,16 +58,17 @@ func newContext(t *testing.T, cells, sequences, batch int) (*llama.Model, *llama
 }
 
 // run runs a job to its end.
-func (r *rig) run(ctx context.Context, t *testing.T, job api.Request, l infer.Lease) (*infer.Output, error) {
-	t.Helper()
+func (r *rig) run(ctx context.Context, job api.Request, l infer.Lease) (*infer.Output, error) {
 	prompt, err := r.model.Tokenize(job.Prompt)
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	return r.Submit(ctx, infer.Request{Job: &job, Lease: l}, prompt, r.limit)
 }
 
 func (r *rig) mustRun(t *testing.T, job api.Request) *infer.Output {
 	t.Helper()
-	out, err := r.run(t.Context(), t, job, infertest.NewLease(0))
+	out, err := r.run(t.Context(), job, infertest.NewLease(0))
 	require.NoError(t, err)
 	return out
 }
@@ -134,7 +138,7 @@ func TestJoinAndLeave(t *testing.T) {
 	long := make(chan end, 1)
 	go func() {
 		// Three quarters of prompt and share are used before a token is made.
-		out, err := r.run(t.Context(), t, api.Request{Prompt: infertest.Words(500), MaxTokens: 200}, l)
+		out, err := r.run(t.Context(), api.Request{Prompt: infertest.Words(500), MaxTokens: 200}, l)
 		long <- end{out, err}
 	}()
 	<-inPool
@@ -216,7 +220,7 @@ func TestLeaseGrowsAhead(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1024, 1, 64)
 	l := infertest.NewLease(0)
-	_, err := r.run(t.Context(), t, api.Request{Prompt: infertest.Words(400), MaxTokens: 600}, l)
+	_, err := r.run(t.Context(), api.Request{Prompt: infertest.Words(400), MaxTokens: 600}, l)
 	require.NoError(t, err)
 	calls := l.Calls()
 	require.GreaterOrEqual(t, len(calls), 2)
@@ -244,7 +248,7 @@ func TestNoStartWhileAsking(t *testing.T) {
 	}
 	started := make(chan time.Time, 1)
 	go func() {
-		out, err := r.run(t.Context(), t, api.Request{Prompt: infertest.Words(10), MaxTokens: 50}, l)
+		out, err := r.run(t.Context(), api.Request{Prompt: infertest.Words(10), MaxTokens: 50}, l)
 		if err != nil {
 			close(started)
 			return
@@ -273,6 +277,7 @@ func TestQuestionsEndWithTheJob(t *testing.T) {
 		}
 		close(asked)
 		<-ctx.Done()
+		<-time.After(20 * time.Millisecond) // Submit must wait for it
 		close(answered)
 		return ctx.Err()
 	}
@@ -281,7 +286,7 @@ func TestQuestionsEndWithTheJob(t *testing.T) {
 		<-asked
 		cancel()
 	}()
-	_, err := r.run(ctx, t, api.Request{Prompt: infertest.Words(700), MaxTokens: 300}, l)
+	_, err := r.run(ctx, api.Request{Prompt: infertest.Words(700), MaxTokens: 300}, l)
 	require.ErrorIs(t, err, context.Canceled)
 	select {
 	case <-answered:
@@ -303,25 +308,62 @@ func TestRefusedGrowthEndsTheJobOnly(t *testing.T) {
 		}
 		return nil
 	}
-	_, err := r.run(t.Context(), t, api.Request{Prompt: infertest.Words(700), MaxTokens: 300}, l)
+	_, err := r.run(t.Context(), api.Request{Prompt: infertest.Words(700), MaxTokens: 300}, l)
 	require.ErrorIs(t, err, refused)
 	r.mustRun(t, api.Request{Prompt: infertest.Words(1000), MaxTokens: 10})
 }
 
-// More sequences than a batch has tokens: the oldest go first, nothing breaks.
+// stingy grants a token more than the prompt at first, and the rest with the
+// others.
+type stingy struct {
+	*infertest.Lease
+	first int
+	rest  func(ctx context.Context)
+}
+
+func (l stingy) Tokens() int {
+	if n := l.Lease.Tokens(); len(l.Calls()) > 1 {
+		return n
+	}
+	return l.first
+}
+
+func (l stingy) Resize(ctx context.Context, used, n int) error {
+	if used > 0 {
+		l.rest(ctx)
+	}
+	return l.Lease.Resize(ctx, used, n)
+}
+
+// More jobs can go on at once than a batch has tokens: the oldest go first,
+// nothing breaks.
 func TestBatchSmallerThanSequences(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 512, 8, 2)
-	var wg sync.WaitGroup
-	for range 12 {
-		wg.Go(func() {
-			out, err := r.run(t.Context(), t, api.Request{Prompt: "a a a", MaxTokens: 10}, infertest.NewLease(0))
-			if err != nil || out.PromptTokens != 3 {
-				t.Errorf("got %v, %v", out, err)
+	const jobs = 8
+	var arrived atomic.Int32
+	all := make(chan struct{}) // closed when all have used up what they have
+	var running errgroup.Group
+	for range jobs {
+		l := stingy{Lease: infertest.NewLease(0), first: 4, rest: func(ctx context.Context) {
+			if arrived.Add(1) == jobs {
+				close(all)
 			}
+			select {
+			case <-all:
+			case <-time.After(2 * time.Second): // one ended before it had
+			case <-ctx.Done():
+			}
+		}}
+		running.Go(func() error {
+			out, err := r.run(t.Context(), api.Request{Prompt: "a a a", MaxTokens: 10}, l)
+			if err == nil && out.PromptTokens != 3 {
+				err = fmt.Errorf("%d tokens in the prompt", out.PromptTokens)
+			}
+			return err
 		})
 	}
-	wg.Wait()
+	require.NoError(t, running.Wait())
 }
 
 func TestSubmitAfterTheEnd(t *testing.T) {
