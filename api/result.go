@@ -88,21 +88,26 @@ type PromptTokensDetails struct {
 	CachedTokens int `json:"cached_tokens"` // taken from the prefix cache, not decoded again
 }
 
-// Tempo is what Tempo adds to a result: who did it, how long each part took
-// (seconds), and the memory of the device while it ran. In an error line that
-// submit wrote itself only File and Line are set.
+// Tempo is what Tempo adds to a result: who did it, how long each part took, and
+// the memory of the device while it ran. In an error line that submit wrote itself
+// only File and Line are set.
 type Tempo struct {
-	Worker         string  `json:"worker,omitempty"`
-	Device         string  `json:"device,omitempty"`
-	Attempt        int     `json:"attempt,omitempty"` // 1 = the first
-	QueueSeconds   float64 `json:"queue_seconds"`     // from publishing to the start of prefill
-	PrefillSeconds float64 `json:"prefill_seconds"`   // from there to the first token
-	DecodeSeconds  float64 `json:"decode_seconds"`    // from there to the last token
+	Worker  string `json:"worker,omitempty"`
+	Device  string `json:"device,omitempty"`
+	Attempt int    `json:"attempt,omitempty"` // 1 = the first
+	*Timing        // nil for a job that did not run
 	// LeaseBytes is the most KV memory that this job had reserved.
 	LeaseBytes int64   `json:"lease_bytes,omitempty"`
 	Memory     *Memory `json:"memory,omitempty"`
 	File       string  `json:"file,omitempty"`
 	Line       int     `json:"line,omitempty"` // line of the input file, from 1
+}
+
+// Timing is how long the parts of a job took, in seconds.
+type Timing struct {
+	QueueSeconds   float64 `json:"queue_seconds"`   // from publishing to the start of prefill
+	PrefillSeconds float64 `json:"prefill_seconds"` // from there to the first token
+	DecodeSeconds  float64 `json:"decode_seconds"`  // from there to the last token
 }
 
 // Memory is the memory of one device at one moment, all in bytes. On a CPU it

@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,11 @@ const (
 	ExitSomeFailed = 3
 )
 
-// UsageError is an error in how the command was called.
-type UsageError struct{ Err error }
+// UsageError is an error in how a command was called.
+type UsageError struct {
+	Command string // whose --help to read, like "submit run"; "" = the program's
+	Err     error
+}
 
 func (e *UsageError) Error() string { return e.Err.Error() }
 
@@ -46,14 +50,14 @@ func Main(root *cobra.Command) int {
 // execute runs a command and leaves its error to Report.
 func execute(ctx context.Context, root *cobra.Command) error {
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &UsageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &UsageError{cmd.CommandPath(), err} })
 	return root.ExecuteContext(ctx) //nolint:wrapcheck // cobra hands on the command's own
 }
 
 // noArgs refuses arguments, and commands that do not exist.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if err := cobra.NoArgs(cmd, args); err != nil {
-		return &UsageError{err}
+		return &UsageError{cmd.CommandPath(), err}
 	}
 	return nil
 }
@@ -75,8 +79,8 @@ func Report(w io.Writer, name string, err error) int {
 			fmt.Fprintf(w, "hint: %s\n", hinted.Hint())
 		}
 	}
-	if _, ok := errors.AsType[*UsageError](err); ok {
-		fmt.Fprintf(w, "hint: %s --help\n", name)
+	if usage, ok := errors.AsType[*UsageError](err); ok {
+		fmt.Fprintf(w, "hint: %s --help\n", cmp.Or(usage.Command, name))
 		return ExitUsage
 	}
 	return ExitFailed

@@ -38,8 +38,8 @@ func TestReport(t *testing.T) {
 		"no hint":         {&hinted{"d", ""}, 1, "submit: d\n"},
 		"joined":          {errors.Join(a, errors.Join(plain, b)), 1, "submit: a is wrong\nhint: mend it\nsubmit: c is wrong\nsubmit: b is wrong\n"},
 		"two causes":      {fmt.Errorf("try: %w (last: %w)", plain, a), 1, "submit: try: c is wrong (last: a is wrong)\nhint: mend it\n"},
-		"usage":           {&UsageError{plain}, 2, "submit: c is wrong\nhint: submit --help\n"},
-		"usages":          {&UsageError{errors.Join(a, plain)}, 2, "submit: a is wrong\nhint: mend it\nsubmit: c is wrong\nhint: submit --help\n"},
+		"usage":           {&UsageError{Err: plain}, 2, "submit: c is wrong\nhint: submit --help\n"},
+		"usages":          {&UsageError{Command: "submit run", Err: errors.Join(a, plain)}, 2, "submit: a is wrong\nhint: mend it\nsubmit: c is wrong\nhint: submit run --help\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -39,9 +39,9 @@ Exit codes: 0 all done, 3 some jobs failed (their errors are written), 1 failed,
 		Example: `  submit run prompts.jsonl -o results.jsonl --errors errors.jsonl
   submit run prompts.jsonl --local --max-memory-gb 8
   submit run --prompt "Name a colour." --local`,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return &UsageError{fmt.Errorf("run takes one file, got %d: %q", len(args), args)}
+				return &UsageError{Command: cmd.CommandPath(), Err: fmt.Errorf("run takes one file, got %d: %q", len(args), args)}
 			}
 			return nil
 		},
@@ -99,7 +99,7 @@ func submitOptions(c *config.Config, args []string, screen *Screen) (submit.Opti
 		opts.File = args[0] // a file on the command line wins over a prompt in a configuration file
 	}
 	if opts.File == "" && opts.Prompt == "" {
-		return opts, &UsageError{errors.New(`nothing to send: name a batch file, "-" for standard input, or give --prompt TEXT`)}
+		return opts, &UsageError{Command: "submit run", Err: errors.New(`nothing to send: name a batch file, "-" for standard input, or give --prompt TEXT`)}
 	}
 	if screen.Terminal() {
 		opts.Status = screen.Status
@@ -136,6 +136,11 @@ func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, scree
 	defer client.Close()
 	if err := client.EnsureTopology(ctx, queue.Topology{}); err != nil {
 		return nil, nil, fmt.Errorf("prepare the queue: %w", err)
+	}
+	if c.Submit.Listen == "" { // nobody else can have jobs of an earlier run
+		if err := client.Reclaim(ctx, batch.ID); err != nil {
+			return nil, nil, err
+		}
 	}
 	n, err := node.Start(ctx, c, client, node.Engine{Args: EngineArgs(c.Log, screen), Stderr: screen}, log)
 	if err != nil {

@@ -57,7 +57,7 @@ func runWorker(cmd *cobra.Command, _ []string) error {
 func begin(cmd *cobra.Command) (*config.Config, *Screen, *zap.Logger, error) {
 	c, err := config.Load(cmd.Flags(), os.Environ())
 	if err != nil {
-		return nil, nil, nil, &UsageError{err}
+		return nil, nil, nil, &UsageError{Command: cmd.CommandPath(), Err: err}
 	}
 	screen := NewScreen(os.Stderr)
 	log, err := Logger(c.Log, screen)

@@ -47,12 +47,17 @@ func (e *NoGPUError) Hint() string {
 
 // StartError says that the engine could not be started or could not load.
 type StartError struct {
-	What   string
+	What   string // "" = Err says it all
 	Advice string
 	Err    error
 }
 
-func (e *StartError) Error() string { return fmt.Sprintf("%s: %v", e.What, e.Err) }
+func (e *StartError) Error() string {
+	if e.What == "" {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s: %v", e.What, e.Err)
+}
 
 func (e *StartError) Unwrap() error { return e.Err }
 

@@ -235,7 +235,7 @@ func (h *Host) restart(ctx context.Context, reason string) (*process, error) {
 		if n >= giveUpAfter {
 			return nil, &StartError{
 				What: "replace the engine", Err: fmt.Errorf("%d engine processes died in a row without finishing a job: %s", n, reason),
-				Advice: "look at the engine's lines in the log above; `worker doctor` checks libraries, device and model",
+				Advice: "look at the engine's lines in the log above; --log-level debug shows llama.cpp's",
 			}
 		}
 		select {

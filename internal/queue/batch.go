@@ -148,6 +148,22 @@ func (c *Client) getBatch(ctx context.Context, id string, into *api.Batch) (uint
 	return e.Revision(), decode(e.Value(), into)
 }
 
+// Reclaim gives out again at once what workers have taken of a batch that are gone;
+// without it those jobs wait for their AckWait. No worker may be running: one that
+// is would do its jobs for nothing. It does nothing if there is no such batch.
+func (c *Client) Reclaim(ctx context.Context, id string) error {
+	b, err := c.Batch(ctx, id)
+	if errors.Is(err, ErrNoBatch) {
+		return nil
+	}
+	for _, model := range b.Tempo.Models {
+		if err == nil {
+			err = c.deleteConsumer(ctx, consumerName(model, id)) // the next taker makes it anew
+		}
+	}
+	return err
+}
+
 // deleteConsumer removes a consumer of JOBS, if it is there.
 func (c *Client) deleteConsumer(ctx context.Context, name string) error {
 	return c.retry(ctx, "delete consumer "+name, func(ctx context.Context) error {

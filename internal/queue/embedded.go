@@ -20,6 +20,10 @@ import (
 // embeddedMemory bounds what JetStream keeps in memory; the streams are on disk.
 const embeddedMemory = 64 << 20
 
+// embeddedPayload is the largest job or result in bytes; that of the configuration
+// in deployments/nats.
+const embeddedPayload = 8 << 20
+
 // EmbeddedOptions say how to run a server inside this process.
 type EmbeddedOptions struct {
 	Dir        string // where the streams are; made if it is missing
@@ -83,7 +87,7 @@ func startServer(o EmbeddedOptions, log *zap.Logger) (*server.Server, error) {
 	opts := &server.Options{
 		ServerName: "tempo", StoreDir: o.Dir, JetStream: true, NoSigs: true,
 		SyncAlways: o.SyncAlways, JetStreamMaxStore: o.MaxStore, JetStreamMaxMemory: embeddedMemory,
-		DontListen: o.Listen == "", DisableJetStreamBanner: true,
+		DontListen: o.Listen == "", DisableJetStreamBanner: true, MaxPayload: embeddedPayload,
 	}
 	if o.Listen != "" {
 		if err := listenOn(o.Listen, opts); err != nil {

@@ -67,7 +67,7 @@ func TestConnectWhereNobodyListens(t *testing.T) {
 	require.ErrorAs(t, err, &failed)
 	require.ErrorContains(t, err, l.Addr().String())
 	require.NotContains(t, err.Error(), "secret")
-	require.Contains(t, failed.Hint(), "nats-server -js")
+	require.Contains(t, failed.Hint(), "bin/nats-server -c")
 }
 
 func TestConnectEndsWithItsContext(t *testing.T) {

@@ -35,7 +35,7 @@ func (e *ConnectError) Hint() string {
 	case errors.Is(e.Err, nats.ErrAuthorization), errors.Is(e.Err, nats.ErrAuthExpired), errors.Is(e.Err, nats.ErrAuthRevoked):
 		return "check who you are to the server: --creds, --user and --password, or --nkey"
 	case errors.Is(e.Err, nats.ErrNoServers), errors.Is(e.Err, nats.ErrTimeout), errors.As(e.Err, &network):
-		return "start a server (nats-server -js), give another address with --server, or run everything in one process with submit run --local"
+		return "start a server (make nats-server && bin/nats-server -c deployments/nats/nats-server.conf), give another address with --server, or run everything in one process with submit run --local"
 	default:
 		return "check the settings of the connection: --server, --creds, --nkey, --tlscert, --tlskey, --tlsca"
 	}
@@ -50,7 +50,7 @@ func (e *NoJetStreamError) Unwrap() error { return e.Err }
 
 // Hint says what to do.
 func (e *NoJetStreamError) Hint() string {
-	return "start the server with JetStream (nats-server -js), or enable it for the account"
+	return "start the server with JetStream (bin/nats-server -c deployments/nats/nats-server.conf), or enable it for the account"
 }
 
 // TopologyError says that a stream exists, but not as Tempo needs it. Nothing of

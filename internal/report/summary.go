@@ -46,7 +46,11 @@ func Batch(w io.Writer, s submit.Summary) error {
 	if s.Resumed > 0 {
 		fmt.Fprintf(w, ", %d of an earlier run", s.Resumed)
 	}
-	fmt.Fprintf(w, "\n%d tokens generated in %.1f s: %.0f tokens/s\n", s.Tokens, s.Seconds, s.TokensPerSecond)
+	if s.Tokens > 0 {
+		fmt.Fprintf(w, "\n%d tokens generated in %.1f s: %.0f tokens/s\n", s.Tokens, s.Seconds, s.TokensPerSecond)
+	} else {
+		fmt.Fprint(w, "\nnothing was generated\n")
+	}
 	if s.Output != "-" {
 		fmt.Fprintf(w, "results: %s\n", s.Output)
 	}

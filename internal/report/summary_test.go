@@ -74,7 +74,7 @@ errors:  out/errors.jsonl
 			submit.Summary{Batch: "batch_1", Failed: 1, Output: "-"},
 			`
 Batch batch_1: 0 succeeded, 1 failed
-0 tokens generated in 0.0 s: 0 tokens/s
+nothing was generated
 `,
 		},
 	} {

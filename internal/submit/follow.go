@@ -27,7 +27,6 @@ type follower struct {
 	badLines, resumed int
 	earlier           int // results that were there when this run began; they are read first
 	tokens            int // of results that are not resumed
-	allTokens         int
 	workers           map[string]bool
 	total             int // of jobs that results are waited for; 0 while publishing
 }
@@ -131,14 +130,13 @@ func (f *follower) take(r api.Result) error {
 	if r.Response != nil {
 		_ = json.Unmarshal(r.Response.Body, &body) // a body without usage counts no tokens
 	}
-	f.allTokens += body.Usage.CompletionTokens
 	if f.resumed < f.earlier {
 		f.resumed++
 	} else {
 		f.tokens += body.Usage.CompletionTokens
 		if f.first.IsZero() {
 			f.first = now
-			if r.Tempo != nil { // its start, not its end
+			if r.Tempo != nil && r.Tempo.Timing != nil { // its start, not its end
 				f.first = now.Add(-time.Duration((r.Tempo.PrefillSeconds + r.Tempo.DecodeSeconds) * float64(time.Second)))
 			}
 		}
@@ -181,7 +179,7 @@ func (f *follower) logProgress() {
 func (f *follower) summary() *Summary {
 	s := &Summary{
 		Batch: f.batch.ID, Succeeded: f.succeeded, Failed: f.failed, BadLines: f.badLines, Resumed: f.resumed,
-		Tokens: f.allTokens, Seconds: time.Since(f.started).Seconds(), TokensPerSecond: f.rate(),
+		Tokens: f.tokens, Seconds: time.Since(f.started).Seconds(), TokensPerSecond: f.rate(),
 		Output: f.batch.opts.Output, Errors: f.batch.opts.Errors,
 	}
 	for w := range f.workers {

@@ -79,7 +79,7 @@ func always() <-chan struct{} {
 // answer is 200, or 400 for prompts that say "fail".
 func answer(j api.Job, worker string) *api.Result {
 	r := &api.Result{
-		ID: "batch_req_" + j.Batch + "-" + j.ID, CustomID: j.CustomID, Tempo: &api.Tempo{Worker: worker, DecodeSeconds: 0.5},
+		ID: "batch_req_" + j.Batch + "-" + j.ID, CustomID: j.CustomID, Tempo: &api.Tempo{Worker: worker, Timing: &api.Timing{DecodeSeconds: 0.5}},
 		Response: &api.Response{StatusCode: 200, RequestID: "r", Body: json.RawMessage(`{"usage":{"completion_tokens":10}}`)},
 	}
 	if strings.Contains(string(j.Body), "fail") {

@@ -54,7 +54,7 @@ type Summary struct {
 	Failed    int // answered with an error, or refused
 	BadLines  int // of Failed: never sent
 	Resumed   int // results that were there before
-	Tokens    int // generated
+	Tokens    int // generated now, without resumed results
 	Seconds   float64
 	// TokensPerSecond is over the time from the first job's start to the last
 	// result; resumed results do not count.

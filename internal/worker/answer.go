@@ -32,9 +32,11 @@ func (w *Worker) success(j *job, request *api.Request, out *infer.Output) *api.R
 		body.Choices[0].Message = &api.AnswerMessage{Role: "assistant", Content: out.Text}
 	}
 	r := w.result(j, 200, body)
-	r.Tempo.QueueSeconds = max(out.Started.Sub(j.delivery.Published).Seconds(), 0)
-	r.Tempo.PrefillSeconds = out.Prefill.Seconds()
-	r.Tempo.DecodeSeconds = out.Decode.Seconds()
+	r.Tempo.Timing = &api.Timing{
+		QueueSeconds:   max(out.Started.Sub(j.delivery.Published).Seconds(), 0),
+		PrefillSeconds: out.Prefill.Seconds(),
+		DecodeSeconds:  out.Decode.Seconds(),
+	}
 	return r
 }
 

@@ -35,7 +35,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.started = time.Now()
 	facts, err := w.engine.Open(ctx, w.opts.Spec)
 	if err != nil {
-		return fmt.Errorf("open the model: %w", err)
+		return err
 	}
 	w.facts = facts
 	if w.ledger, err = budget.NewLedger(w.opts.Device.ID, w.opts.Limit); err != nil {
@@ -57,7 +57,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	shape := infer.Shape{Sequences: w.plan.Sequences, Cells: w.plan.Cells}
 	allocated, err := w.engine.Load(ctx, shape)
 	if err != nil {
-		return fmt.Errorf("load the model: %w", err)
+		return err
 	}
 	w.facts.Context = min(w.facts.Context, w.plan.Cells)
 	w.perCell = allocated.KVCache / budget.Bytes(w.plan.Cells)

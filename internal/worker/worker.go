@@ -148,9 +148,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.drain(&jobs, giveUp)
 	w.withdraw(outlive)
 	end()
+	err = errors.Join(err, services.Wait()) // they need mu to end
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return errors.Join(err, services.Wait(), w.fatal)
+	return errors.Join(err, w.fatal)
 }
 
 // drain waits for the running jobs, and after DrainTimeout ends them.

@@ -307,3 +307,25 @@ func TestStart(t *testing.T) {
 	require.ErrorAs(t, err, &large)
 	require.Contains(t, large.Hint(), "--max-memory-gb")
 }
+
+// TestRunEnds: whatever the services are doing at that moment, Run ends.
+func TestRunEnds(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	w := newWorker(t, c, &script{}, func(o *Options) { o.StatsInterval = time.Microsecond })
+	for range 30 {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(ctx) }()
+		fetches := w.taker.fetches.Load()
+		require.Eventually(t, func() bool { return w.taker.fetches.Load() > fetches }, 5*time.Second, time.Millisecond)
+		cancel()
+		select {
+		case err := <-ended:
+			require.NoError(t, err)
+		case <-time.After(10 * time.Second):
+			require.FailNow(t, "Run has not ended")
+		}
+		w.requireEmpty(t)
+	}
+}

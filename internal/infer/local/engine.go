@@ -62,11 +62,11 @@ func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
 	// llama.cpp ends the process on some damaged files, so look first.
 	header, err := gguf.ReadHeader(spec.Model)
 	if err != nil {
-		return infer.Facts{}, startError("read the model", err, adviceFile)
+		return infer.Facts{}, startError(err, adviceFile)
 	}
 	lib, err := llama.Load(spec.LibDir, e.log)
 	if err != nil {
-		return infer.Facts{}, startError("load llama.cpp", err, "")
+		return infer.Facts{}, startError(err, "")
 	}
 	if spec.GPU >= 0 && !lib.HasGPU() {
 		return infer.Facts{}, &infer.NoGPUError{LibDir: spec.LibDir}
@@ -77,7 +77,7 @@ func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
 	}
 	e.dry, err = lib.OpenModel(spec.Model, llama.ModelOptions{GPU: spec.GPU, DryRun: true})
 	if err != nil {
-		return infer.Facts{}, startError("open the model", err, adviceModel)
+		return infer.Facts{}, startError(err, adviceModel)
 	}
 	e.lib, e.spec = lib, spec
 	e.estimate = e.dry.Weights()
@@ -107,8 +107,8 @@ const (
 
 // startError keeps the hint of err on its way to another process; without one it
 // is advice.
-func startError(what string, err error, advice string) error {
-	out := &infer.StartError{What: what, Err: err, Advice: advice}
+func startError(err error, advice string) error {
+	out := &infer.StartError{Err: err, Advice: advice}
 	var hinted interface{ Hint() string }
 	if errors.As(err, &hinted) {
 		out.Advice = hinted.Hint()
@@ -155,16 +155,16 @@ func (e *Engine) Load(_ context.Context, shape infer.Shape) (budget.Footprint, e
 		return budget.Footprint{}, err
 	}
 	if e.model, err = e.lib.OpenModel(e.spec.Model, llama.ModelOptions{GPU: e.spec.GPU}); err != nil {
-		return budget.Footprint{}, startError("load the model", err, adviceModel)
+		return budget.Footprint{}, startError(err, adviceModel)
 	}
 	if e.ctx, err = e.model.NewContext(e.options(shape)); err != nil {
-		return budget.Footprint{}, startError("allocate the KV cache", err, adviceMemory)
+		return budget.Footprint{}, startError(err, adviceMemory)
 	}
 	if err = e.ctx.WarmUp(); err != nil {
-		return budget.Footprint{}, startError("run the model once", err, adviceMemory)
+		return budget.Footprint{}, startError(err, adviceMemory)
 	}
 	if e.template, err = e.chatTemplate(); err != nil {
-		return budget.Footprint{}, startError("read the chat template", err, adviceModel)
+		return budget.Footprint{}, startError(err, adviceModel)
 	}
 	e.facts.Context = min(e.facts.Context, shape.Cells)
 	e.sched = schedule.New(e.model, e.ctx)
