@@ -152,7 +152,7 @@ func TestResultTooLargeForTheServer(t *testing.T) {
 type hugeAnswer struct{ infer.Sleeper }
 
 func (*hugeAnswer) Generate(context.Context, infer.Request) (*infer.Output, error) {
-	return &infer.Output{Text: words(1 << 20), FinishReason: "stop", Started: time.Now()}, nil
+	return &infer.Output{Text: words(2 << 20), FinishReason: "stop", Started: time.Now()}, nil
 }
 
 func TestTwoBatchesProgress(t *testing.T) {
@@ -315,9 +315,9 @@ func TestRunEnds(t *testing.T) {
 	w := newWorker(t, c, &script{}, func(o *Options) { o.StatsInterval = time.Microsecond })
 	for range 30 {
 		ctx, cancel := context.WithCancel(t.Context())
+		fetches := w.taker.fetches.Load()
 		ended := make(chan error, 1)
 		go func() { ended <- w.Run(ctx) }()
-		fetches := w.taker.fetches.Load()
 		require.Eventually(t, func() bool { return w.taker.fetches.Load() > fetches }, 5*time.Second, time.Millisecond)
 		cancel()
 		select {
