@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -20,8 +21,6 @@ import (
 // embeddedMemory bounds what JetStream keeps in memory; the streams are on disk.
 const embeddedMemory = 64 << 20
 
-// embeddedPayload is the largest job or result in bytes; that of the configuration
-// in deployments/nats.
 const embeddedPayload = 8 << 20
 
 // EmbeddedOptions say how to run a server inside this process.
@@ -30,6 +29,7 @@ type EmbeddedOptions struct {
 	Listen     string // host:port for other processes (port 0 = any free one); "" = none
 	SyncAlways bool   // every write reaches the disk before it is acknowledged
 	MaxStore   int64  // bytes on disk; 0 = as much as the server finds there
+	MaxPayload int32  // largest job or result in bytes; 0 = 8 MiB, as in deployments/nats
 }
 
 // Embedded is a nats-server with JetStream inside this process.
@@ -87,7 +87,7 @@ func startServer(o EmbeddedOptions, log *zap.Logger) (*server.Server, error) {
 	opts := &server.Options{
 		ServerName: "tempo", StoreDir: o.Dir, JetStream: true, NoSigs: true,
 		SyncAlways: o.SyncAlways, JetStreamMaxStore: o.MaxStore, JetStreamMaxMemory: embeddedMemory,
-		DontListen: o.Listen == "", DisableJetStreamBanner: true, MaxPayload: embeddedPayload,
+		DontListen: o.Listen == "", DisableJetStreamBanner: true, MaxPayload: cmp.Or(o.MaxPayload, embeddedPayload),
 	}
 	if o.Listen != "" {
 		if err := listenOn(o.Listen, opts); err != nil {

@@ -104,5 +104,5 @@ func TestConnectWithWrongPassword(t *testing.T) {
 	err = c.EnsureTopology(t.Context(), Topology{})
 	var missing *NoJetStreamError
 	require.ErrorAs(t, err, &missing)
-	require.Contains(t, missing.Hint(), "-js")
+	require.Contains(t, missing.Hint(), "JetStream")
 }

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // newQueue starts a server of its own for a test, with the streams.
 func newQueue(t *testing.T) *queue.Client {
 	t.Helper()
-	e, err := queue.StartEmbedded(queue.EmbeddedOptions{Dir: t.TempDir()}, nil)
+	e, err := queue.StartEmbedded(queue.EmbeddedOptions{Dir: t.TempDir(), MaxPayload: 1 << 20}, nil)
 	require.NoError(t, err)
 	t.Cleanup(e.Stop)
 	c, err := queue.ConnectEmbedded(t.Context(), e, nil)

@@ -181,7 +181,7 @@ func TestRequestTooLarge(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
 	answerer(t, c, "w", always())
-	o := options(write(t, `{"custom_id":"large","prompt":"`+strings.Repeat("x", 8<<20)+`"}`, `{"custom_id":"small","prompt":"x"}`))
+	o := options(write(t, `{"custom_id":"large","prompt":"`+strings.Repeat("x", 1<<20)+`"}`, `{"custom_id":"small","prompt":"x"}`))
 	o.Errors = o.Output + ".errors"
 	s := send(t, c, o)
 	require.Equal(t, 1, s.Succeeded)

@@ -63,8 +63,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.perCell = allocated.KVCache / budget.Bytes(w.plan.Cells)
 	w.ticket.Store(int64(min(firstTicket, w.plan.Cells)))
 	w.slots = make(chan struct{}, w.plan.Sequences)
-	w.compare(allocated)
-	return nil
+	return w.compare(allocated)
 }
 
 // fixed is what the processes hold before the engine loads anything.
@@ -144,7 +143,7 @@ func (w *Worker) book(f budget.Footprint) error {
 }
 
 // compare books what was really allocated instead of the plan and logs both.
-func (w *Worker) compare(allocated budget.Footprint) {
+func (w *Worker) compare(allocated budget.Footprint) error {
 	reading, err := w.monitor.Sample()
 	if err != nil { // some drivers do not tell it
 		w.log.Warn("the device's memory cannot be measured, the estimate stands", zap.Error(err))
@@ -155,6 +154,13 @@ func (w *Worker) compare(allocated budget.Footprint) {
 		zap.Stringer("estimate", w.plan.Footprint), zap.Stringer("measured", w.ledger.Snapshot().Measured),
 		zap.Int64("total_bytes", int64(reading.Total)), zap.Int64("limit_bytes", int64(w.opts.Limit)),
 		zap.Int("max_cache_tokens", w.plan.Cells), zap.Int("context_tokens", w.facts.Context))
+	if s := w.ledger.Snapshot(); s.Room < w.perCell.Mul(w.ticket.Load()) {
+		return &budget.TooLargeError{
+			What: "what was measured after the load on " + w.opts.Device.ID, Need: s.Charged().Total(), Capacity: s.Limit,
+			Hints: []string{"raise --max-memory-gb, or lower --max-cache-tokens: no room is left for jobs"},
+		}
+	}
+	return nil
 }
 
 // measured puts a measurement into the ledger: the engine's buffers as
