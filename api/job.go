@@ -40,16 +40,14 @@ type BatchStatus string
 
 // States of a batch.
 const (
-	Validating BatchStatus = "validating" // jobs are still being published
-	InProgress BatchStatus = "in_progress"
+	Validating BatchStatus = "validating"  // jobs are still being published; workers answer those that are queued
+	InProgress BatchStatus = "in_progress" // every job is in the queue: Total is final
 	Completed  BatchStatus = "completed"
-	Failed     BatchStatus = "failed"
-	Cancelled  BatchStatus = "cancelled"
 )
 
 // Ended reports whether a batch in this state gets no more results.
 func (s BatchStatus) Ended() bool {
-	return s == Completed || s == Failed || s == Cancelled
+	return s == Completed
 }
 
 // Batch is the batch object, the value of its id in the bucket BATCHES. The

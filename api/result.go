@@ -8,12 +8,15 @@ import (
 // Result is the payload of results.<batch>.<job> and a line of the output or
 // error file: OpenAI's batch output line, plus Tempo's object.
 type Result struct {
-	ID       string    `json:"id"` // "batch_req_" and the job's batch and id
+	ID       string    `json:"id"` // of ResultID
 	CustomID string    `json:"custom_id"`
 	Response *Response `json:"response"` // nil when the job was never executed
 	Error    *Error    `json:"error"`    // nil when it was
 	Tempo    *Tempo    `json:"tempo,omitempty"`
 }
+
+// ResultID is the id of the result of a batch's job.
+func ResultID(batch, job string) string { return "batch_req_" + batch + "-" + job }
 
 // OK reports whether the job was answered with status 200.
 func (r *Result) OK() bool {
@@ -119,7 +122,7 @@ type Memory struct {
 	ParallelBatch int64 `json:"parallel_batch"` // compute and logits buffers of a full batch
 	Overhead      int64 `json:"overhead"`       // what the processes hold beyond the three above
 	Peak          int64 `json:"peak"`           // the highest total that was measured so far
-	Reserved      int64 `json:"reserved"`       // sum of the leases of running jobs, inside the KV pool
+	Reserved      int64 `json:"reserved"`       // sum of the leases inside the KV pool, those held for jobs to come included
 	Limit         int64 `json:"limit"`
 }
 

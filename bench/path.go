@@ -169,12 +169,12 @@ func writeJobs(name string, jobs []*api.Request) error {
 // run sends the file and waits for its results.
 func (p *path) run(ctx context.Context) (float64, error) {
 	started := time.Now()
-	batch, err := submit.Read(ctx, submit.Options{File: p.file, Output: p.out, New: true, Quiet: true}, nil)
+	batch, err := submit.Read(ctx, submit.Options{File: p.file, Output: p.out, Route: p.node.Worker.Model(), New: true, Quiet: true}, nil)
 	if err != nil {
 		return 0, err
 	}
 	defer batch.Close()
-	summary, err := batch.Run(ctx, p.client, p.node.Worker.Model())
+	summary, err := batch.Run(ctx, p.client)
 	if err != nil {
 		return 0, err
 	}

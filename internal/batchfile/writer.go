@@ -59,14 +59,3 @@ func newSink(w io.Writer) *sink {
 	enc.SetEscapeHTML(false) // people read these files
 	return &sink{text: text, json: enc}
 }
-
-// ErrorLine is the line of the error file for a line of the input that did not
-// become a job.
-func ErrorLine(e *LineError) api.Result {
-	return api.Result{
-		ID:       fmt.Sprintf("batch_req_line-%d", e.Line),
-		CustomID: e.CustomID,
-		Error:    &api.Error{Code: e.Code, Message: e.Error()},
-		Tempo:    &api.Tempo{File: e.File, Line: e.Line},
-	}
-}

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"strings"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -74,18 +74,6 @@ func TestWriterFails(t *testing.T) {
 	require.ErrorContains(t, w.Write(bad), `write result of "a"`)
 	require.NoError(t, w.Flush())
 	require.Empty(t, out.String(), "no half lines")
-}
-
-func TestErrorLine(t *testing.T) {
-	t.Parallel()
-	_, faults := read(t, `{"custom_id":"a","url":"/v1/completions","body":{"model":"m","prompt":"x","n":2}}`, Options{})
-	result := ErrorLine(faults[0])
-	require.False(t, result.OK())
-	require.Equal(t, api.Result{
-		ID: "batch_req_line-1", CustomID: "a",
-		Error: &api.Error{Code: "parse_error", Message: "prompts.jsonl:1: body.n: not supported yet, got 2, allowed: 1"},
-		Tempo: &api.Tempo{File: "prompts.jsonl", Line: 1},
-	}, result)
 }
 
 // The example that the README runs must pass the reader whole.

@@ -82,8 +82,8 @@ func (l *Ledger) Book(line Line, n Bytes) error {
 }
 
 // SetMeasured records what a line really holds. It is never refused, even
-// beyond the limit: then [Snapshot.Headroom] is negative and leases have less
-// room. 0 forgets the measurement (the engine has ended). There being no such
+// beyond the limit: then leases have less room
+// ([Snapshot.Room]). 0 forgets the measurement (the engine has ended). There being no such
 // line, it does nothing.
 func (l *Ledger) SetMeasured(line Line, n Bytes) {
 	l.mu.Lock()

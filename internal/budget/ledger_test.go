@@ -94,12 +94,11 @@ func TestMeasuredBeyondLimit(t *testing.T) {
 	s := acquire(t, l, 300)
 
 	l.SetMeasured(Weights, 300)
-	require.Equal(t, Bytes(100), l.Snapshot().Headroom(), "less than booked: the booking counts")
+	require.Equal(t, Footprint{Weights: 400, KVCache: 500}, l.Snapshot().Charged(), "less than booked: the booking counts")
 	l.SetMeasured(Weights, 800)
 	snap := l.Snapshot()
-	require.Equal(t, Bytes(-300), snap.Headroom())
 	require.Equal(t, Bytes(200), snap.Room)
-	require.Equal(t, Bytes(-100), snap.Available())
+	require.Equal(t, Bytes(300), snap.Reserved, "more than the room")
 	require.Equal(t, Footprint{Weights: 800, KVCache: 500}, snap.Charged())
 
 	_, ok := l.TryAcquire(0)
@@ -154,7 +153,7 @@ func TestShrunkLimit(t *testing.T) {
 	a, b := acquire(t, l, 400), acquire(t, l, 400)
 	w := enqueue(t, l, 300, Normal)
 	l.SetLimit(500)
-	require.Equal(t, Bytes(-300), l.Snapshot().Available())
+	require.Equal(t, Bytes(500), l.Snapshot().Room, "and 800 are reserved")
 	a.Release()
 	require.False(t, granted(w))
 	b.Shrink(200)

@@ -29,15 +29,12 @@ type PlanRequest struct {
 	// MinContext is what the smallest useful job needs, prompt and output, in
 	// tokens (at least 1).
 	MinContext int
-	// Streams says that each sequence has its own Cells/Sequences cells. If
-	// false, all share one pool.
-	Streams bool
 }
 
 // Plan is a pool that fits.
 type Plan struct {
 	Sequences int
-	Cells     int       // over all sequences; a multiple of 256, for Streams in each of them
+	Cells     int       // over all sequences, which share them; a multiple of 256
 	Footprint Footprint // with Fixed
 	Reason    string    // one line: what was wanted, what it became and why
 }
@@ -57,13 +54,9 @@ func PlanPool(r PlanRequest, fit Fit) (Plan, error) {
 	}
 	p := planner{PlanRequest: r, fit: fit, budget: r.Limit.Scale(r.Act)}
 	p.fewest = (r.MinContext + cellStep - 1) / cellStep
-	most := r.Sequences
-	if r.Streams { // each needs its fewest cells, and together they have Cells
-		most = min(most, max(r.Cells/cellStep/p.fewest, 1))
-	}
-	p.wanted = max(r.Cells/cellStep/p.shares(most), p.fewest)
+	p.wanted = max(r.Cells/cellStep, p.fewest)
 
-	sequences, err := p.largest(1, most, func(n int) (bool, error) { return p.fits(n, p.fewest) })
+	sequences, err := p.largest(1, r.Sequences, func(n int) (bool, error) { return p.fits(n, p.fewest) })
 	if err != nil {
 		return Plan{}, err
 	}
@@ -94,8 +87,7 @@ func (r PlanRequest) validate() error {
 	return nil
 }
 
-// planner is one call of PlanPool. Cells are counted in steps of cellStep: in
-// each sequence's share for Streams, else in all.
+// planner is one call of PlanPool. Cells are counted in steps of cellStep.
 type planner struct {
 	PlanRequest
 	fit    Fit
@@ -104,20 +96,8 @@ type planner struct {
 	wanted int   // steps for Cells
 }
 
-// shares is how many times the steps are held.
-func (p *planner) shares(sequences int) int {
-	if p.Streams {
-		return sequences
-	}
-	return 1
-}
-
-func (p *planner) cells(sequences, steps int) int {
-	return steps * cellStep * p.shares(sequences)
-}
-
 func (p *planner) size(sequences, steps int) (Footprint, error) {
-	cells := p.cells(sequences, steps)
+	cells := steps * cellStep
 	f, err := p.fit(sequences, cells)
 	if err != nil {
 		return Footprint{}, fmt.Errorf("size %d sequences with %d cells: %w", sequences, cells, err)
@@ -158,7 +138,7 @@ func (p *planner) plan(sequences, steps int) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	plan := Plan{Sequences: sequences, Cells: p.cells(sequences, steps), Footprint: f}
+	plan := Plan{Sequences: sequences, Cells: steps * cellStep, Footprint: f}
 	held := fmt.Sprintf("%v of %v (%.0f %% of the limit %v)", f.Total(), p.budget, 100*p.Act, p.Limit)
 	if sequences < p.Sequences || steps < p.wanted {
 		plan.Reason = fmt.Sprintf("%d of %d sequences and %d of %d cells take %s", sequences, p.Sequences, plan.Cells, p.Cells, held)
@@ -185,7 +165,7 @@ func (p *planner) tooLarge() error {
 		return err
 	}
 	if shorter > 0 {
-		e.Hints = append(e.Hints, fmt.Sprintf("use a context of at most %d tokens", p.cells(1, shorter)))
+		e.Hints = append(e.Hints, fmt.Sprintf("use a context of at most %d tokens", shorter*cellStep))
 	}
 	if weights := p.budget.Sub(f.Total().Sub(f.Weights)); weights > 0 && weights < f.Weights {
 		e.Hints = append(e.Hints, fmt.Sprintf("use a smaller or more strongly quantised model (weights of at most %v, this one has %v)", weights, f.Weights))

@@ -30,19 +30,14 @@ func TestPlanPool(t *testing.T) {
 		r                PlanRequest
 		sequences, cells int
 	}{
-		"all":                      {PlanRequest{Limit: GiB, Sequences: 32, Cells: 8192, MinContext: 512}, 32, 8192},
-		"rounded down to 256":      {PlanRequest{Limit: GiB, Sequences: 1, Cells: 1000, MinContext: 512}, 1, 768},
-		"but not below one job":    {PlanRequest{Limit: GiB, Sequences: 1, Cells: 300, MinContext: 300}, 1, 512},
-		"fewer cells":              {PlanRequest{Limit: 200 * MiB, Act: 1, Sequences: 32, Cells: 8192, MinContext: 512}, 32, 11 * 256},
-		"fixed counts":             {PlanRequest{Limit: 200 * MiB, Act: 1, Fixed: Footprint{Overhead: 8 * MiB}, Sequences: 32, Cells: 8192, MinContext: 512}, 32, 10 * 256},
-		"the default act":          {PlanRequest{Limit: 200 * MiB, Sequences: 32, Cells: 8192, MinContext: 512}, 32, 9 * 256},
-		"fewer sequences":          {PlanRequest{Limit: 120 * MiB, Act: 1, Sequences: 32, Cells: 8192, MinContext: 512}, 8, 512},
-		"exactly the smallest":     {PlanRequest{Limit: 113 * MiB, Act: 1, Sequences: 32, Cells: 8192, MinContext: 512}, 1, 512},
-		"streams, all":             {PlanRequest{Limit: GiB, Sequences: 8, Cells: 8192, MinContext: 512, Streams: true}, 8, 8192},
-		"streams, a multiple each": {PlanRequest{Limit: GiB, Sequences: 3, Cells: 4096, MinContext: 512, Streams: true}, 3, 3 * 1280},
-		"streams, cells for few":   {PlanRequest{Limit: GiB, Sequences: 32, Cells: 4096, MinContext: 512, Streams: true}, 8, 4096},
-		"streams, fewer cells":     {PlanRequest{Limit: 258 * MiB, Act: 1, Sequences: 8, Cells: 8192, MinContext: 512, Streams: true}, 8, 8 * 3 * 256},
-		"streams, fewer sequences": {PlanRequest{Limit: 150 * MiB, Act: 1, Sequences: 8, Cells: 8192, MinContext: 512, Streams: true}, 3, 3 * 2 * 256},
+		"all":                   {PlanRequest{Limit: GiB, Sequences: 32, Cells: 8192, MinContext: 512}, 32, 8192},
+		"rounded down to 256":   {PlanRequest{Limit: GiB, Sequences: 1, Cells: 1000, MinContext: 512}, 1, 768},
+		"but not below one job": {PlanRequest{Limit: GiB, Sequences: 1, Cells: 300, MinContext: 300}, 1, 512},
+		"fewer cells":           {PlanRequest{Limit: 200 * MiB, Act: 1, Sequences: 32, Cells: 8192, MinContext: 512}, 32, 11 * 256},
+		"fixed counts":          {PlanRequest{Limit: 200 * MiB, Act: 1, Fixed: Footprint{Overhead: 8 * MiB}, Sequences: 32, Cells: 8192, MinContext: 512}, 32, 10 * 256},
+		"the default act":       {PlanRequest{Limit: 200 * MiB, Sequences: 32, Cells: 8192, MinContext: 512}, 32, 9 * 256},
+		"fewer sequences":       {PlanRequest{Limit: 120 * MiB, Act: 1, Sequences: 32, Cells: 8192, MinContext: 512}, 8, 512},
+		"exactly the smallest":  {PlanRequest{Limit: 113 * MiB, Act: 1, Sequences: 32, Cells: 8192, MinContext: 512}, 1, 512},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -66,36 +61,26 @@ func TestPlanPool(t *testing.T) {
 func TestPlanPoolIsLargest(t *testing.T) {
 	t.Parallel()
 	model := shape{weights: 1000, cell: 3, sequence: 500}
-	for _, streams := range []bool{false, true} {
-		for limit := Bytes(1); limit < 40_000; limit += 97 {
-			calls := 0
-			fit := model.fit(&calls)
-			total := func(sequences, cells int) Bytes {
-				f, err := fit(sequences, cells)
-				require.NoError(t, err)
-				return f.Total()
-			}
-			p, err := PlanPool(PlanRequest{Limit: limit, Act: 1, Sequences: 6, Cells: 6 * 1024, MinContext: 500, Streams: streams}, fit)
-			require.LessOrEqual(t, calls, 20)
-			if err != nil {
-				require.Greater(t, total(1, 512), limit)
-				continue
-			}
-			require.LessOrEqual(t, total(p.Sequences, p.Cells), limit)
-			each := 1
-			if streams {
-				each = p.Sequences
-			}
-			if p.Cells < 1024*each || !streams && p.Cells < 6*1024 {
-				require.Greater(t, total(p.Sequences, p.Cells+256*each), limit)
-			}
-			if p.Sequences < 6 {
-				fewest := 512
-				if streams {
-					fewest *= p.Sequences + 1
-				}
-				require.Greater(t, total(p.Sequences+1, fewest), limit)
-			}
+	for limit := Bytes(1); limit < 40_000; limit += 97 {
+		calls := 0
+		fit := model.fit(&calls)
+		total := func(sequences, cells int) Bytes {
+			f, err := fit(sequences, cells)
+			require.NoError(t, err)
+			return f.Total()
+		}
+		p, err := PlanPool(PlanRequest{Limit: limit, Act: 1, Sequences: 6, Cells: 6 * 1024, MinContext: 500}, fit)
+		require.LessOrEqual(t, calls, 20)
+		if err != nil {
+			require.Greater(t, total(1, 512), limit)
+			continue
+		}
+		require.LessOrEqual(t, total(p.Sequences, p.Cells), limit)
+		if p.Cells < 6*1024 {
+			require.Greater(t, total(p.Sequences, p.Cells+256), limit)
+		}
+		if p.Sequences < 6 {
+			require.Greater(t, total(p.Sequences+1, 512), limit)
 		}
 	}
 }

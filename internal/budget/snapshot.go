@@ -8,8 +8,11 @@ type Snapshot struct {
 	Limit    Bytes
 	Booked   Footprint // KVCache is the pool's capacity
 	Measured Footprint // 0 = not measured
-	Room     Bytes     // what may be reserved in all: the pool, less what is missing elsewhere; can be negative
-	Reserved Bytes     // sum of the leases
+	// Room is what may be reserved in all: the pool, less what is missing elsewhere.
+	// It can be negative, and below Reserved: nothing is reserved then until enough
+	// was released.
+	Room     Bytes
+	Reserved Bytes // sum of the leases
 	// PeakReserved is the most that was reserved so far.
 	PeakReserved Bytes
 	Leases       int
@@ -21,18 +24,6 @@ type Snapshot struct {
 // and measurement.
 func (s Snapshot) Charged() Footprint {
 	return charge(s.Booked, s.Measured)
-}
-
-// Headroom is what can still be booked. It is negative when measurements or a
-// lowered limit went beyond the bookings; Room has then shrunk by as much.
-func (s Snapshot) Headroom() Bytes {
-	return s.Limit.Sub(s.Charged().Total())
-}
-
-// Available is what can still be reserved. It is negative when Room shrank below
-// what is reserved: nothing is reserved then until enough was released.
-func (s Snapshot) Available() Bytes {
-	return s.Room.Sub(s.Reserved)
 }
 
 // Snapshot returns the ledger as it is now.
@@ -60,7 +51,7 @@ type Level int
 const (
 	OK   Level = iota
 	Warn       // say so
-	Act        // make room: trim, stop admitting, swap
+	Act        // beyond what was planned for
 )
 
 // String returns "ok", "warn" or "act".

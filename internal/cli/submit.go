@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -16,6 +17,7 @@ import (
 	"tempo/internal/node"
 	"tempo/internal/queue"
 	"tempo/internal/report"
+	"tempo/internal/setup"
 	"tempo/internal/submit"
 )
 
@@ -91,9 +93,14 @@ func submitOptions(c *config.Config, args []string, screen *Screen) (submit.Opti
 		Lines:    batchfile.Options{MaxTokens: c.Submit.MaxTokens, Seed: c.Submit.Seed, Temperature: c.Submit.Temperature},
 		Priority: api.Priority(c.Submit.Priority), New: c.Submit.New, Quiet: c.Submit.Quiet,
 	}
+	if c.Submit.Local && c.Engine.Model == "" { // it must be known here, as the batch's id follows from it
+		if found, _ := setup.Locate(""); found != nil { // what is missing is said when the worker starts
+			c.Engine.Model = found.Model
+		}
+	}
 	opts.Lines.DefaultModel, _ = c.Engine.NamePath()
-	if c.Submit.Local && opts.Lines.DefaultModel == "" {
-		opts.Lines.DefaultModel = "default" // one model answers all
+	if c.Submit.Local {
+		opts.Route = opts.Lines.DefaultModel // one model answers all
 	}
 	if len(args) == 1 {
 		opts.File = args[0] // a file on the command line wins over a prompt in a configuration file
@@ -114,16 +121,20 @@ func sendRemote(ctx context.Context, c *config.Config, batch *submit.Batch, _ *S
 		return nil, nil, err
 	}
 	defer client.Close()
-	summary, err := batch.Run(ctx, client, "")
+	summary, err := batch.Run(ctx, client)
 	if err != nil {
 		return summary, nil, err
 	}
-	stats, err := client.LatestStats(ctx)
-	return summary, stats, err
+	var stats []api.MemoryStats
+	tidy(ctx, log, "read the memory statistics", func(ctx context.Context) (err error) {
+		stats, err = client.LatestStats(ctx)
+		return err
+	})
+	return summary, stats, nil
 }
 
 // sendLocal runs the batch in this process: a queue on disk, a worker, its engine.
-func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, screen *Screen, log *zap.Logger) (summary *submit.Summary, stats []api.MemoryStats, err error) {
+func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, screen *Screen, log *zap.Logger) (*submit.Summary, []api.MemoryStats, error) {
 	server, err := queue.StartEmbedded(queue.EmbeddedOptions{Dir: c.Submit.StoreDir, Listen: c.Submit.Listen, SyncAlways: true}, log)
 	if err != nil {
 		return nil, nil, err
@@ -137,8 +148,11 @@ func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, scree
 	if err := client.EnsureTopology(ctx, queue.Topology{}); err != nil {
 		return nil, nil, fmt.Errorf("prepare the queue: %w", err)
 	}
-	if c.Submit.Listen == "" { // nobody else can have jobs of an earlier run
+	if c.Submit.Listen == "" { // nobody else is at work here
 		if err := client.Reclaim(ctx, batch.ID); err != nil {
+			return nil, nil, err
+		}
+		if err := nameUnfinished(ctx, client, batch.ID, c.Submit.StoreDir, log); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -146,31 +160,83 @@ func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, scree
 	if err != nil {
 		return nil, nil, err
 	}
-	// The worker stops after the reader, so that its last results are read; and the
-	// reader stops when the worker cannot go on.
-	workCtx, stop := context.WithCancel(ctx)
-	readCtx, workerEnded := context.WithCancelCause(ctx)
-	ended := make(chan error, 1)
-	go func() {
-		err := n.Worker.Run(workCtx)
-		workerEnded(errors.Join(errors.New("the worker ended"), err))
-		ended <- err
-	}()
-	defer func() {
-		stop()
-		err = errors.Join(<-ended, err, n.Close())
-	}()
-	route := n.Worker.Model()
 	for _, m := range batch.Models() {
-		if m != route && m != "default" {
-			log.Warn("this model is not here; the local one answers its lines", zap.String("model", m), zap.String("answered_by", route))
+		if m != n.Worker.Model() {
+			log.Warn("this model is not here; the local one answers its lines", zap.String("model", m), zap.String("answered_by", n.Worker.Model()))
 		}
 	}
-	if summary, err = batch.Run(readCtx, client, route); err != nil {
-		return summary, nil, err
+	var summary *submit.Summary
+	var stats api.MemoryStats
+	err, workErr := beside(ctx, n.Worker.Run, func(ctx context.Context) (err error) {
+		summary, err = batch.Run(ctx, client)
+		stats = n.Worker.Stats()
+		return err
+	})
+	workErr = errors.Join(workErr, n.Close())
+	if err != nil {
+		return summary, nil, errors.Join(err, workErr)
 	}
-	stats = []api.MemoryStats{n.Worker.Stats()}
-	return summary, stats, client.RemoveBatch(ctx, batch.ID)
+	if workErr != nil {
+		log.Warn("all results are written, but the worker did not end well", zap.Error(workErr))
+	}
+	tidy(ctx, log, "remove the batch from the queue", func(ctx context.Context) error { return client.RemoveBatch(ctx, batch.ID) })
+	return summary, []api.MemoryStats{stats}, nil
+}
+
+// nameUnfinished names the batches of other runs that wait in the queue's
+// directory: this run leaves them alone.
+func nameUnfinished(ctx context.Context, client *queue.Client, but, dir string, log *zap.Logger) error {
+	batches, err := client.Batches(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range batches {
+		if b.ID != but && !b.Status.Ended() {
+			log.Info("a batch of another run is not finished: run its file again with the same settings and model, or remove the directory, which forgets it",
+				zap.String("batch", b.ID), zap.String("file", b.InputFileID), zap.Strings("models", b.Tempo.Models), zap.String("store_dir", dir))
+		}
+	}
+	return nil
+}
+
+// beside runs read while work goes on, and then ends work. If work ends first, it
+// ends read with work's error as the cause. workErr is nil if err says it already.
+func beside(ctx context.Context, work, read func(context.Context) error) (err, workErr error) {
+	workCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	readCtx, endRead := context.WithCancelCause(ctx)
+	defer endRead(nil)
+	ended := make(chan error, 1)
+	go func() {
+		err := work(workCtx)
+		switch {
+		case workCtx.Err() != nil: // it was to end
+		case err != nil:
+			endRead(fmt.Errorf("the worker ended: %w", err))
+		default:
+			endRead(errors.New("the worker ended"))
+		}
+		ended <- err
+	}()
+	err = read(readCtx)
+	stop() // only now, so that the worker's last results are read
+	if workErr = <-ended; errors.Is(err, workErr) {
+		workErr = nil
+	}
+	return err, workErr
+}
+
+// tidyLimit bounds what is done behind the last result.
+const tidyLimit = 10 * time.Second
+
+// tidy does something behind the last result. The user has everything by then, so
+// it goes on after Ctrl-C, and its failure is only a warning.
+func tidy(ctx context.Context, log *zap.Logger, what string, do func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyLimit)
+	defer cancel()
+	if err := do(ctx); err != nil {
+		log.Warn("all results are written, but this did not succeed", zap.String("what", what), zap.Error(err))
+	}
 }
 
 func printSummary(w io.Writer, s *submit.Summary, stats []api.MemoryStats) error {

@@ -49,7 +49,7 @@ func keys() []key {
 		{name: "max_parallel_tokens", def: 0, commands: worker, usage: "most tokens decoded in one step; 0 = as many as the limit allows"},
 		{name: "max_cache_tokens", def: 0, commands: worker, usage: "most tokens in the KV cache; 0 = as many as the limit allows"},
 		{name: "memory_warn", def: 0.85, commands: worker, usage: "share of the limit from which on the worker warns, over 0, up to memory_act"},
-		{name: "memory_act", def: 0.95, commands: worker, usage: "share of the limit from which on the worker makes room, up to 1"},
+		{name: "memory_act", def: 0.95, commands: worker, usage: "share of the limit that is planned for, up to 1; beyond it the worker warns again"},
 
 		{name: "model", def: "", commands: both, usage: "model file (GGUF), as `[NAME=]PATH`; for submit without --local the name of the model for lines that give none"},
 		{name: "llama_lib", def: "", commands: worker, usage: "`directory` of the llama.cpp libraries; empty = looked for in the cache"},

@@ -26,10 +26,6 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	kv, err := h.KVBytesPerToken()
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(h.Architecture, h.Layers, "layers,", kv, "bytes of KV cache a token")
-	// Output: llama 3 layers, 384 bytes of KV cache a token
+	fmt.Println(h.Architecture, h.Layers, "layers,", h.TensorBytes, "bytes of tensors")
+	// Output: llama 3 layers, 706304 bytes of tensors
 }

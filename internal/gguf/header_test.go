@@ -102,9 +102,7 @@ func TestReadHeaderPerLayer(t *testing.T) {
 		u32("qwen2.attention.value_length", 7)).bytes(t)))
 	require.NoError(t, err)
 	require.Equal(t, []int{2, 0, 1}, h.KVHeads)
-	kv, err := h.KVBytesPerToken()
-	require.NoError(t, err)
-	require.EqualValues(t, 3*(5+7)*2, kv)
+	require.Equal(t, []int{5, 7}, []int{h.KeyLength, h.ValueLength})
 
 	h, err = ReadHeader(save(t, good("").bytes(t)))
 	require.NoError(t, err)
@@ -170,14 +168,6 @@ func TestReadHeaderNoFile(t *testing.T) {
 	require.ErrorContains(t, err, "it is not a file")
 }
 
-func TestKVBytesPerTokenOtherCaches(t *testing.T) {
-	t.Parallel()
-	h, err := ReadHeader(save(t, good("", u32("qwen2.attention.kv_lora_rank", 512)).bytes(t)))
-	require.NoError(t, err)
-	_, err = h.KVBytesPerToken()
-	require.ErrorContains(t, err, "qwen2.attention.kv_lora_rank is set")
-}
-
 // FuzzParse: no input makes the reader panic or take memory that the input does
 // not back, and what it accepts is consistent.
 func FuzzParse(f *testing.F) {
@@ -190,7 +180,5 @@ func FuzzParse(f *testing.F) {
 		}
 		require.LessOrEqual(t, h.TokenEmbdBytes, h.TensorBytes)
 		require.Len(t, h.KVHeads, h.Layers)
-		kv, err := h.KVBytesPerToken()
-		require.True(t, err != nil || kv >= 0)
 	})
 }

@@ -25,7 +25,8 @@ type Engine interface {
 	// *DiedError if the engine died under it, the error of req.Lease.Resize if
 	// memory was refused, and ctx's error if ctx is done.
 	Generate(ctx context.Context, req Request) (*Output, error)
-	// Close ends the engine and gives its memory back.
+	// Close ends the engine, also one that is stuck in a step, and gives its memory
+	// back. It may be called at any time, also while others call Generate.
 	Close() error
 }
 
@@ -57,7 +58,7 @@ type Shape struct {
 
 // Request is one job for an engine.
 type Request struct {
-	ID    string // unique among the engine's running jobs
+	ID    string // for messages; two that run at the same time may have the same
 	Job   *api.Request
 	Seed  uint32 // used if the job names none
 	Lease Lease

@@ -10,8 +10,8 @@ import (
 // ended it returns a *DiedError.
 var ErrStopped = errors.New("the engine has stopped")
 
-// errNotOpen is what calls get that come before Open or before Load.
-var errNotOpen = errors.New("the engine has no model open")
+// ErrNotOpen is what calls get that come before Open or before Load.
+var ErrNotOpen = errors.New("the engine has no model open")
 
 // RequestError says that a job can never be run as it is.
 type RequestError struct {

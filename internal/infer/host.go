@@ -21,11 +21,13 @@ type HostOptions struct {
 	// started (alive) and when it has ended. It must not block.
 	OnProcess func(pid int, alive bool)
 	// RestartDelay is the wait before a dead engine is replaced; it doubles with
-	// each death in a row, up to 30 s. 0 means 200 ms.
+	// each engine in a row that failed, up to 30 s. 0 means 200 ms.
 	RestartDelay time.Duration
 }
 
-// giveUpAfter is how many engines may die in a row without ending a job.
+// giveUpAfter is how many engines in a row may fail: not come up, or die without
+// a job inside. One that dies with jobs inside is their fault, and it is up to
+// the caller how often they are tried again.
 const giveUpAfter = 6
 
 // Host is an Engine in a child process. When the process dies, the jobs in it
@@ -42,14 +44,14 @@ type Host struct {
 	end      context.CancelFunc
 	watching sync.WaitGroup // added to under mu, or by one that it counts
 
-	mu      sync.Mutex
-	newest  *process      // the process started last; guarded by mu
-	current *process      // the one that takes jobs; guarded by mu; nil while there is none
-	changed chan struct{} // closed and replaced when current or failed changes; guarded by mu
-	failed  error         // why there is no engine and none comes up; guarded by mu
-	loaded  bool          // an engine that dies is replaced; guarded by mu
-	closed  bool          // no process is started any more; guarded by mu
-	deaths  int           // engines that died since the last job that ended well; guarded by mu
+	mu       sync.Mutex
+	newest   *process      // the process started last; guarded by mu
+	current  *process      // the one that takes jobs; guarded by mu; nil while there is none
+	changed  chan struct{} // closed and replaced when current or failed changes; guarded by mu
+	failed   error         // why there is no engine and none comes up; guarded by mu
+	loaded   bool          // an engine that dies is replaced; guarded by mu
+	closed   bool          // no process is started any more; guarded by mu
+	failures int           // engines that failed since the last job that ended well; guarded by mu
 }
 
 var _ Engine = (*Host)(nil)
@@ -65,7 +67,7 @@ func NewHost(opts HostOptions, log *zap.Logger) *Host {
 	if opts.RestartDelay == 0 {
 		opts.RestartDelay = 200 * time.Millisecond
 	}
-	h := &Host{opts: opts, log: log.Named("engine"), changed: make(chan struct{}), failed: errNotOpen}
+	h := &Host{opts: opts, log: log.Named("engine"), changed: make(chan struct{}), failed: ErrNotOpen}
 	h.life, h.end = context.WithCancel(context.Background())
 	return h
 }
@@ -195,7 +197,7 @@ func (h *Host) Generate(ctx context.Context, req Request) (*Output, error) {
 	out, err := p.generate(ctx, req)
 	if err == nil {
 		h.mu.Lock()
-		h.deaths = 0
+		h.failures = 0
 		h.mu.Unlock()
 	}
 	return out, err
@@ -216,7 +218,7 @@ func (h *Host) replace(ctx context.Context, p *process) {
 		}
 		h.set(nil, nil)
 		h.log.Error("the engine process died, a new one is started", zap.Int("pid", p.pid), zap.String("reason", p.cause))
-		next, err := h.restart(ctx, p.cause)
+		next, err := h.restart(ctx, p)
 		h.set(next, err)
 		if err != nil {
 			return
@@ -225,23 +227,21 @@ func (h *Host) replace(ctx context.Context, p *process) {
 	}
 }
 
-// restart starts engines until one has loaded.
-func (h *Host) restart(ctx context.Context, reason string) (*process, error) {
-	for {
-		h.mu.Lock()
-		h.deaths++
-		n := h.deaths
-		h.mu.Unlock()
+// restart starts engines in place of dead until one has loaded.
+func (h *Host) restart(ctx context.Context, dead *process) (*process, error) {
+	reason, failed := dead.cause, dead.idle
+	for ; ; failed = true {
+		n := h.count(failed)
 		if n >= giveUpAfter {
 			return nil, &StartError{
-				What: "replace the engine", Err: fmt.Errorf("%d engine processes died in a row without finishing a job: %s", n, reason),
+				What: "replace the engine", Err: fmt.Errorf("%d engine processes in a row did not come up or died without a job: %s", n, reason),
 				Advice: "look at the engine's lines in the log above; --log-level debug shows llama.cpp's",
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(min(h.opts.RestartDelay<<(n-1), 30*time.Second)):
+		case <-time.After(min(h.opts.RestartDelay<<max(n-1, 0), 30*time.Second)):
 		}
 		p, _, err := h.start(ctx)
 		if err == nil {
@@ -259,8 +259,19 @@ func (h *Host) restart(ctx context.Context, reason string) (*process, error) {
 	}
 }
 
-// Close ends the engine process, also one that is still starting; jobs in it end
-// with a *DiedError, jobs that come later with ErrStopped.
+// count notes that an engine failed, if it did, and returns how many have in a row.
+func (h *Host) count(failed bool) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if failed {
+		h.failures++
+	}
+	return h.failures
+}
+
+// Close ends the engine process, also one that is still starting; one that hangs by
+// force, after 2 s. Jobs in it end with a *DiedError, jobs that come later with
+// ErrStopped.
 func (h *Host) Close() error {
 	h.mu.Lock()
 	if !h.closed {
@@ -271,7 +282,7 @@ func (h *Host) Close() error {
 	p := h.newest
 	h.mu.Unlock()
 	if p != nil {
-		p.stop(endGrace)
+		p.stop(closeGrace)
 	}
 	h.watching.Wait()
 	return nil

@@ -56,6 +56,13 @@ func (p *processes) newest() int {
 	return p.begun[len(p.begun)-1]
 }
 
+// hasEnded reports whether the Host has said so.
+func (p *processes) hasEnded(pid int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended[pid]
+}
+
 // requireEnded checks that n processes were begun and all have ended.
 func (p *processes) requireEnded(t *testing.T, n int) {
 	t.Helper()
@@ -169,8 +176,7 @@ func TestHostEndsTheRequestsOfADeadEngine(t *testing.T) {
 	l.Grant = func(ctx context.Context, _, _ int) error {
 		close(asked)
 		<-ctx.Done()
-		<-time.After(20 * time.Millisecond) // Generate must wait for it
-		close(ended)
+		<-ended // Generate must wait for it
 		return ctx.Err()
 	}
 	errs := make(chan error, 1)
@@ -182,13 +188,14 @@ func TestHostEndsTheRequestsOfADeadEngine(t *testing.T) {
 	}()
 	<-asked
 	require.NoError(t, syscall.Kill(seen.newest(), syscall.SIGKILL))
+	require.Eventually(t, func() bool { // the next engine is there, and has done a job
+		_, err := h.Generate(t.Context(), job("next", 1))
+		return err == nil
+	}, soon, time.Millisecond)
+	require.Empty(t, errs, "Generate returned and the lease was still being asked")
+	close(ended)
 	var died *infer.DiedError
 	require.ErrorAs(t, <-errs, &died)
-	select {
-	case <-ended:
-	default:
-		require.FailNow(t, "Generate returned and the lease was still being asked")
-	}
 	require.Zero(t, l.Tokens())
 }
 
@@ -230,26 +237,85 @@ func TestHostGivesUp(t *testing.T) {
 	seen := watch(&o)
 	h := newHost(t, o)
 	load(t, h)
-	require.NoError(t, syscall.Kill(seen.newest(), syscall.SIGKILL))
+	first := seen.newest()
+	require.NoError(t, syscall.Kill(first, syscall.SIGKILL))
+	require.Eventually(t, func() bool { return seen.hasEnded(first) }, soon, time.Millisecond)
+	var start *infer.StartError
 	within(t, func() {
-		for {
-			_, err := h.Generate(t.Context(), job("waiting", 1))
-			if _, died := errors.AsType[*infer.DiedError](err); died {
-				continue // it came just before the kill was seen
-			}
-			var start *infer.StartError
-			require.ErrorAs(t, err, &start)
-			require.Contains(t, err.Error(), "6 engine processes died")
-			require.Contains(t, err.Error(), "cannot go on: this is the last line")
-			require.NotEmpty(t, start.Hint())
-			break
-		}
+		_, err := h.Generate(t.Context(), job("waiting", 1))
+		require.ErrorAs(t, err, &start)
+		require.Contains(t, err.Error(), "6 engine processes in a row")
+		require.Contains(t, err.Error(), "cannot go on: this is the last line")
+		require.NotEmpty(t, start.Hint())
 	})
 	_, err := h.Generate(t.Context(), job("late", 1))
-	var start *infer.StartError
 	require.ErrorAs(t, err, &start, "at once for those who come later")
 	require.NoError(t, h.Close())
 	seen.requireEnded(t, 6)
+}
+
+// A death with a job inside is the job's fault, however many there are in a row.
+func TestHostOutlivesItsJobs(t *testing.T) {
+	t.Parallel()
+	o := options(modeBreak)
+	seen := watch(&o)
+	h := newHost(t, o)
+	load(t, h)
+	const culprits = 8
+	for i := range culprits {
+		r := job(fmt.Sprint(i), 1)
+		r.Job.Prompt = "break"
+		_, err := h.Generate(t.Context(), r)
+		var died *infer.DiedError
+		require.ErrorAs(t, err, &died)
+	}
+	_, err := h.Generate(t.Context(), job("next", 1))
+	require.NoError(t, err)
+	require.NoError(t, h.Close())
+	seen.requireEnded(t, culprits+1)
+}
+
+// An engine that takes no part in its own end is ended by force.
+func TestHostCloseOfAStuckEngine(t *testing.T) {
+	t.Parallel()
+	o := options(modeSleeper)
+	seen := watch(&o)
+	h := newHost(t, o)
+	load(t, h)
+	arrived, errs := make(chan struct{}, 1), make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, err := h.Generate(ctx, arriving("long", aMinute, arrived))
+		errs <- err
+	}()
+	<-arrived
+	require.NoError(t, syscall.Kill(seen.newest(), syscall.SIGSTOP))
+	cancel() // it hears nothing of that
+	began := time.Now()
+	within(t, func() { require.NoError(t, h.Close()) })
+	require.Less(t, time.Since(began), 4*time.Second)
+	var died *infer.DiedError
+	require.ErrorAs(t, <-errs, &died)
+	seen.requireEnded(t, 1)
+}
+
+// An engine that reports a refusal which nobody gave has lost track of its jobs:
+// it is ended, and the job can be tried again.
+func TestHostEndsAConfusedEngine(t *testing.T) {
+	t.Parallel()
+	o := options(modeConfused)
+	seen := watch(&o)
+	h := newHost(t, o)
+	load(t, h)
+	_, err := h.Generate(t.Context(), job("first", 1))
+	require.NoError(t, err)
+	_, err = h.Generate(t.Context(), job("second", 1))
+	var died *infer.DiedError
+	require.ErrorAs(t, err, &died)
+	_, err = h.Generate(t.Context(), job("third", 1))
+	require.NoError(t, err)
+	require.NoError(t, h.Close())
+	seen.requireEnded(t, 2)
 }
 
 func TestHostCannotStart(t *testing.T) {

@@ -23,13 +23,14 @@ const (
 )
 
 const (
-	modeSleeper = "sleeper" // a Sleeper
-	modeDie     = "die"     // writes to stderr and exits
-	modeOnce    = "once"    // a Sleeper, if fileVar does not exist yet; else modeDie
-	modeHang    = "hang"    // starts and answers nothing, until its parent ends
-	modeStuck   = "stuck"   // the same, and it does not end with its parent's connection
-	modeBreak   = "break"   // an engine that breaks under its jobs
-	modeHost    = "host"    // not an engine: starts a Host, writes the engine's pid, waits
+	modeSleeper  = "sleeper"  // a Sleeper
+	modeDie      = "die"      // writes to stderr and exits
+	modeOnce     = "once"     // a Sleeper, if fileVar does not exist yet; else modeDie
+	modeHang     = "hang"     // starts and answers nothing, until its parent ends
+	modeStuck    = "stuck"    // the same, and it does not end with its parent's connection
+	modeBreak    = "break"    // an engine that breaks under its jobs
+	modeConfused = "confused" // a Sleeper that asks for its second job with the first one's lease
+	modeHost     = "host"     // not an engine: starts a Host, writes the engine's pid, waits
 )
 
 func TestMain(m *testing.M) {
@@ -63,6 +64,8 @@ func child(mode string) error {
 	case modeBreak:
 		e := &breaking{Sleeper: sleeper(), broken: make(chan error, 1)}
 		return infer.ServeParent(ctx, e, e.broken)
+	case modeConfused:
+		return infer.ServeParent(ctx, &confused{Sleeper: sleeper()}, nil)
 	case modeHost:
 		return host(ctx)
 	}
@@ -105,6 +108,21 @@ func (b *breaking) Generate(ctx context.Context, r infer.Request) (*infer.Output
 		return nil, infer.ErrStopped
 	}
 	return b.Sleeper.Generate(ctx, r)
+}
+
+// confused takes the lease of its first job for that of all.
+type confused struct {
+	*infer.Sleeper
+	first infer.Lease
+}
+
+func (c *confused) Generate(ctx context.Context, r infer.Request) (*infer.Output, error) {
+	if c.first == nil {
+		c.first = r.Lease
+	} else if err := c.first.Resize(ctx, 0, 10); err != nil {
+		return nil, err
+	}
+	return c.Sleeper.Generate(ctx, r)
 }
 
 // host starts a Host over a Sleeper and waits to be killed.

@@ -23,12 +23,14 @@ type process struct {
 	pid   int
 	cmd   *exec.Cmd
 	rpc   *jsonrpc2.Conn
-	died  chan struct{} // closed after the process has ended and reason is set
+	died  chan struct{} // closed after the process has ended and what follows is set
 	tail  *tail
 	cause string // why it ended; read it after died is closed
+	idle  bool   // it had no job when it ended; read it after died is closed
 
 	mu   sync.Mutex
-	jobs map[string]*running // guarded by mu
+	jobs map[string]*running // by their name on the wire; guarded by mu
+	runs int                 // jobs so far; guarded by mu
 }
 
 // running is a job in the engine.
@@ -84,6 +86,9 @@ func (p *process) watch(started chan<- error) {
 	if last := p.tail.String(); last != "" {
 		p.cause += "; it last wrote: " + last
 	}
+	p.mu.Lock()
+	p.idle = len(p.jobs) == 0
+	p.mu.Unlock()
 	close(p.died)
 }
 
@@ -159,9 +164,13 @@ func (p *process) end() *DiedError {
 	return &DiedError{Reason: p.cause}
 }
 
-// endGrace is how long a process may take to end by itself: the step that it is
-// in, and giving its memory back.
+// endGrace is how long a process that breaks may take to end by itself, so that
+// it can still say why.
 const endGrace = 5 * time.Second
+
+// closeGrace is how long a process may take that is told to end: the step that it
+// is in, and giving its memory back.
+const closeGrace = 2 * time.Second
 
 // generate runs a job. It returns only when the engine has let go of the job's
 // KV tokens, also when ctx is done, and asks nothing of the lease after that.
@@ -170,17 +179,12 @@ func (p *process) generate(ctx context.Context, req Request) (*Output, error) {
 	free := context.WithoutCancel(ctx)
 	asking, cancel := context.WithCancel(ctx)
 	job := &running{ctx: asking, lease: req.Lease}
-	p.mu.Lock()
-	p.jobs[req.ID] = job
-	p.mu.Unlock()
+	id := p.add(req.ID, job)
 	defer func() {
-		p.mu.Lock()
-		delete(p.jobs, req.ID)
-		p.mu.Unlock()
+		p.remove(id)
 		cancel()
 		job.asks.Wait()
 	}()
-	id := wireJob{req.ID}
 	call, err := p.rpc.DispatchCall(free, methodGenerate,
 		wireRequest{wireJob: id, Job: req.Job, Seed: req.Seed, Leased: req.Lease.Tokens()})
 	if err != nil {
@@ -194,20 +198,41 @@ func (p *process) generate(ctx context.Context, req Request) (*Output, error) {
 	switch {
 	case err == nil:
 		return &out, nil
-	case errors.Is(err, errLease):
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if job.err != nil {
-			err = job.err
-		}
-		return nil, err
+	case errors.Is(err, errLease) && p.refusal(job) != nil:
+		return nil, p.refusal(job)
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return nil, ctx.Err()
-	case errors.Is(err, context.Canceled), errors.Is(err, ErrStopped):
-		// Nobody cancelled the job: the engine broke, and ends all that it has.
+	case errors.Is(err, context.Canceled), errors.Is(err, ErrStopped), errors.Is(err, errLease):
+		// Nobody cancelled the job or refused it memory: the engine broke, and ends
+		// all that it has.
 		return nil, p.end()
 	}
 	return nil, err
+}
+
+// add registers a job that begins, and returns its name on the wire. The same job
+// can be here twice, delivered a second time while the first run goes on: each
+// run has a name of its own.
+func (p *process) add(id string, job *running) wireJob {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.runs++
+	name := fmt.Sprintf("%s#%d", id, p.runs)
+	p.jobs[name] = job
+	return wireJob{name}
+}
+
+func (p *process) remove(id wireJob) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.jobs, id.ID)
+}
+
+// refusal is why a job's lease was refused, nil if it was not.
+func (p *process) refusal(job *running) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return job.err
 }
 
 // dead reports whether the process has ended.

@@ -51,7 +51,7 @@ func (s *Sleeper) DryRun(_ context.Context, shape Shape) (budget.Footprint, erro
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.life == nil {
-		return budget.Footprint{}, errNotOpen
+		return budget.Footprint{}, ErrNotOpen
 	}
 	return budget.Footprint{KVCache: budget.Bytes(shape.Cells * bytesPerCell)}, nil
 }
@@ -74,7 +74,7 @@ func (s *Sleeper) Generate(ctx context.Context, req Request) (*Output, error) {
 	life, limit := s.life, min(s.context(), s.shape.Cells)
 	s.mu.Unlock()
 	if life == nil || limit == 0 {
-		return nil, errNotOpen
+		return nil, ErrNotOpen
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

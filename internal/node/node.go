@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,10 +31,14 @@ const reserve = 512 * budget.MiB
 // sampleEvery is the time between two measurements of the device's memory.
 const sampleEvery = time.Second
 
-// Engine says how engine processes are started.
+// Engine says how engine processes are started, and what is beside them.
 type Engine struct {
 	Args   []string  // arguments that make this program an engine
 	Stderr io.Writer // gets what they write
+	// ExtraOverhead is memory in bytes that this process will take beyond what it
+	// holds when Start is called and the usual growth of 64 MiB: it is booked as
+	// overhead on a CPU. A caller knows it that has a large batch of its own.
+	ExtraOverhead budget.Bytes
 }
 
 // Node is a worker with all that it needs.
@@ -41,10 +46,14 @@ type Node struct {
 	Worker *worker.Worker
 	host   *infer.Host
 	gpu    *budget.GPU // nil on a CPU
+	heap   int64       // the Go heap's soft limit in bytes before Start; 0 = it was not changed
 }
 
-// Start makes a node and loads its model. It must be closed.
+// Start makes a node and loads its model. It must be closed. A nil log is silent.
 func Start(ctx context.Context, c *config.Config, client *queue.Client, engine Engine, log *zap.Logger) (*Node, error) {
+	if log == nil {
+		log = zap.NewNop()
+	}
 	spec, name, err := findPieces(c)
 	if err != nil {
 		return nil, err
@@ -104,15 +113,29 @@ func start(ctx context.Context, c *config.Config, client *queue.Client, engine E
 		Name: c.Engine.WorkerName, Model: name, Spec: spec, Device: device, Limit: limit,
 		Thresholds:        budget.Thresholds{Warn: c.Memory.Warn, Act: c.Memory.Act},
 		MaxParallelTokens: c.Memory.MaxParallelTokens, MaxCacheTokens: c.Memory.MaxCacheTokens, Measure: measure,
+		ExtraOverhead: engine.ExtraOverhead,
 	}, client, taker, n.host, monitor, log)
 	if err := n.Worker.Start(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
+	n.limitHeap()
 	return n, nil
+}
+
+// limitHeap has the garbage collector work harder before this process takes more
+// than was booked for it. A lower limit that the user has set (GOMEMLIMIT) stays.
+func (n *Node) limitHeap() {
+	own, now := int64(n.Worker.OwnShare()), debug.SetMemoryLimit(-1)
+	if own > 0 && own < now {
+		n.heap = debug.SetMemoryLimit(own)
+	}
 }
 
 // Close ends the engine process.
 func (n *Node) Close() error {
+	if n.heap > 0 {
+		debug.SetMemoryLimit(n.heap)
+	}
 	err := n.host.Close()
 	if n.gpu != nil {
 		err = errors.Join(err, n.gpu.Close())

@@ -1,16 +1,75 @@
 package node
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"tempo/internal/budget"
 	"tempo/internal/config"
+	"tempo/internal/infer"
+	"tempo/internal/infer/infertest"
+	"tempo/internal/infer/local"
+	"tempo/internal/queue"
 	"tempo/internal/setup"
 )
+
+// engineArg has the test binary be an engine process.
+const engineArg = "an-engine"
+
+func TestMain(m *testing.M) {
+	if !slices.Contains(os.Args, engineArg) {
+		os.Exit(m.Run())
+	}
+	engine := local.New(nil)
+	if err := infer.ServeParent(context.Background(), engine, engine.Broken()); err != nil {
+		fmt.Fprintln(os.Stderr, "engine:", err)
+		os.Exit(1)
+	}
+}
+
+// TestHeapLimit is not parallel: the limit is the process's.
+func TestHeapLimit(t *testing.T) {
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would have each engine sleep at its end
+	server, err := queue.StartEmbedded(queue.EmbeddedOptions{Dir: t.TempDir()}, nil)
+	require.NoError(t, err)
+	t.Cleanup(server.Stop)
+	client, err := queue.ConnectEmbedded(t.Context(), server, nil)
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	spec := infertest.TinySpec(t)
+	c, err := config.Load(nil, []string{"TEMPO_DEVICE=cpu", "TEMPO_THREADS=1", "TEMPO_MODEL=" + spec.Model, "TEMPO_LLAMA_LIB=" + spec.LibDir})
+	require.NoError(t, err)
+	before := debug.SetMemoryLimit(-1)
+	const extra = 2 * budget.GiB
+	shares := map[budget.Bytes]int64{}
+	for _, more := range []budget.Bytes{0, extra} {
+		n, err := Start(t.Context(), c, client, Engine{Args: []string{engineArg}, Stderr: os.Stderr, ExtraOverhead: more}, nil)
+		require.NoError(t, err)
+		shares[more] = debug.SetMemoryLimit(-1)
+		require.Equal(t, int64(n.Worker.OwnShare()), shares[more])
+		require.Greater(t, n.Worker.Stats().Estimate.Overhead, shares[more], "the engine's process is beside it")
+		require.Positive(t, n.Worker.Stats().Peak)
+		require.NoError(t, n.Close())
+		require.Equal(t, before, debug.SetMemoryLimit(-1), "as it was")
+	}
+	require.Greater(t, shares[extra], int64(extra))
+	require.Less(t, shares[0], int64(budget.GiB))
+
+	debug.SetMemoryLimit(int64(10 * budget.MiB)) // the user's
+	defer debug.SetMemoryLimit(before)
+	n, err := Start(t.Context(), c, client, Engine{Args: []string{engineArg}}, nil)
+	require.NoError(t, err)
+	require.Equal(t, int64(10*budget.MiB), debug.SetMemoryLimit(-1))
+	require.NoError(t, n.Close())
+	require.Equal(t, int64(10*budget.MiB), debug.SetMemoryLimit(-1))
+}
 
 func TestFindPieces(t *testing.T) {
 	// An empty cache.

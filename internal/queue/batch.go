@@ -57,6 +57,26 @@ func (c *Client) Batch(ctx context.Context, id string) (api.Batch, error) {
 	return b, nil
 }
 
+// Batches returns all batch objects, in no particular order.
+func (c *Client) Batches(ctx context.Context) ([]api.Batch, error) {
+	var all []api.Batch
+	err := c.retry(ctx, "list batches", func(ctx context.Context) error {
+		all = nil
+		return c.latest(ctx, "KV_"+bucketBatches, "$KV."+bucketBatches+".>", func(m jetstream.Msg) error {
+			if removed(m) {
+				return nil
+			}
+			var b api.Batch
+			if err := decode(m.Data(), &b); err != nil {
+				return fmt.Errorf("%s: %w", m.Subject(), err)
+			}
+			all = append(all, b)
+			return nil
+		})
+	})
+	return all, err
+}
+
 // UpdateBatch changes a batch object: change gets what is stored, and is called
 // again if somebody else has changed that in the meantime, or if the answer of the
 // server got lost. Its error ends the update and is returned wrapped. UpdateBatch

@@ -54,6 +54,22 @@ func TestUpdateBatchLosesNoChange(t *testing.T) {
 	require.ErrorIs(t, err, refused)
 }
 
+func TestBatches(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	for _, id := range []string{"a", "b.1", "c"} {
+		createBatch(t, c, api.Batch{ID: id})
+	}
+	require.NoError(t, c.RemoveBatch(t.Context(), "c"))
+	batches, err := c.Batches(t.Context())
+	require.NoError(t, err)
+	ids := []string{}
+	for _, b := range batches {
+		ids = append(ids, b.ID)
+	}
+	require.ElementsMatch(t, []string{"a", "b.1"}, ids)
+}
+
 func TestBatchThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)

@@ -24,16 +24,20 @@ type Delivery struct {
 	Published time.Time // when the job was queued
 
 	t         *Taker
-	msg       jetstream.Msg
-	givenBack int // how often, before this delivery
+	givenBack int           // how often, before this delivery
+	msg       jetstream.Msg // the newest of the job; guarded by t.mu
+	again     int           // messages that came after the first; guarded by t.mu
 }
 
-// receive makes a delivery of a message. It is nil if the message is not a job;
-// then it has been dealt with.
+// receive makes a delivery of a message. It is nil if this worker has the job
+// already, or if the message is not a job; then it has been dealt with.
 func (t *Taker) receive(ctx context.Context, m jetstream.Msg) *Delivery {
 	meta, err := m.Metadata()
 	if err != nil {
 		t.log.Error("a message is not from a stream", zap.String("subject", m.Subject()), zap.Error(err))
+		return nil
+	}
+	if t.adopt(m) {
 		return nil
 	}
 	d := &Delivery{Published: meta.Timestamp, t: t, msg: m}
@@ -45,10 +49,25 @@ func (t *Taker) receive(ctx context.Context, m jetstream.Msg) *Delivery {
 		d.givenBack = t.c.giveBacks(ctx, d.Job)
 	}
 	d.Attempt = max(int(meta.NumDelivered)-d.givenBack, 1)
-	t.mu.Lock()
-	t.open[d] = struct{}{}
-	t.mu.Unlock()
+	d.open()
 	return d
+}
+
+// adopt hands a message to the open delivery of its job, if there is one. The
+// server gives a job out again when signs of life did not reach it in time, as in
+// an outage, and may give it to the worker that is still busy with it. From then on
+// the signs of life and the ack are those of the new message.
+func (t *Taker) adopt(m jetstream.Msg) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.open[m.Subject()]
+	if d == nil {
+		return false
+	}
+	d.msg = m
+	d.again++
+	t.log.Info("a job that runs here was given out again; it goes on", zap.String("subject", m.Subject()))
+	return true
 }
 
 // readJob reads a message and checks that it is the job that its subject says:
@@ -129,27 +148,52 @@ func (d *Delivery) encode(r *api.Result) ([]byte, error) {
 // given out again later all the same.
 func (d *Delivery) GiveBack(ctx context.Context, delay time.Duration) error {
 	defer d.close()
+	_, again := d.message()
 	// Counted first: if only the rest fails, the job comes again through AckWait.
-	if err := d.t.c.countGiveBack(ctx, d.Job); err != nil {
+	if err := d.t.c.countGiveBacks(ctx, d.Job, 1+again); err != nil {
 		return err
 	}
 	return d.t.c.retry(ctx, "give back job "+d.Job.ID, func(context.Context) error {
-		return d.msg.NakWithDelay(delay)
+		d.close() // before it is sent: this worker may get the job again at once
+		msg, _ := d.message()
+		err := msg.NakWithDelay(delay)
+		if err != nil {
+			d.open()
+		}
+		return err //nolint:wrapcheck // retry wraps it
 	})
+}
+
+// message returns the newest message of the job, and how many came before it
+// without being an attempt.
+func (d *Delivery) message() (m jetstream.Msg, again int) {
+	d.t.mu.Lock()
+	defer d.t.mu.Unlock()
+	return d.msg, d.again
+}
+
+// open begins the signs of life.
+func (d *Delivery) open() {
+	d.t.mu.Lock()
+	defer d.t.mu.Unlock()
+	d.t.open[d.msg.Subject()] = d
 }
 
 // close ends the signs of life.
 func (d *Delivery) close() {
 	d.t.mu.Lock()
-	delete(d.t.open, d)
-	d.t.mu.Unlock()
+	defer d.t.mu.Unlock()
+	if subject := d.msg.Subject(); d.t.open[subject] == d {
+		delete(d.t.open, subject)
+	}
 }
 
 // ack takes the job off the queue, and waits until that is stored. It is a success
 // if the consumer is gone: then the batch has ended, and the job went with it.
 func (d *Delivery) ack(ctx context.Context) error {
 	return d.t.c.retry(ctx, "acknowledge job "+d.Job.ID, func(ctx context.Context) error {
-		err := d.msg.DoubleAck(ctx)
+		msg, _ := d.message()
+		err := msg.DoubleAck(ctx)
 		switch {
 		case errors.Is(err, jetstream.ErrMsgAlreadyAckd):
 			return nil
@@ -178,7 +222,8 @@ func (c *Client) giveBacks(ctx context.Context, j api.Job) (n int) {
 	return n
 }
 
-func (c *Client) countGiveBack(ctx context.Context, j api.Job) error {
+// countGiveBacks adds deliveries that cost no attempt.
+func (c *Client) countGiveBacks(ctx context.Context, j api.Job, more int) error {
 	for {
 		err := c.retry(ctx, "count the give-back of job "+j.ID, func(ctx context.Context) error {
 			n, revision, err := c.readGiveBacks(ctx, j)
@@ -189,7 +234,7 @@ func (c *Client) countGiveBack(ctx context.Context, j api.Job) error {
 			if err != nil {
 				return err
 			}
-			_, err = kv.Update(ctx, giveBackKey(j), []byte(strconv.Itoa(n+1)), revision)
+			_, err = kv.Update(ctx, giveBackKey(j), []byte(strconv.Itoa(n+more)), revision)
 			return err //nolint:wrapcheck // retry wraps it
 		})
 		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) { // another delivery of the job was faster

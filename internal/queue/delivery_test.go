@@ -2,10 +2,12 @@ package queue
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"tempo/api"
@@ -56,9 +58,9 @@ func TestResultThatIsTooLarge(t *testing.T) {
 	var large *TooLargeError
 	require.ErrorAs(t, err, &large)
 	require.ErrorContains(t, err, "the result")
-	require.Len(t, taker.openDeliveries(), 1)
+	require.Len(t, taker.openMessages(), 1)
 	complete(t, d)
-	require.Empty(t, taker.openDeliveries())
+	require.Empty(t, taker.openMessages())
 }
 
 func TestMessageThatIsNotAJob(t *testing.T) {
@@ -78,12 +80,12 @@ func TestMessageThatIsNotAJob(t *testing.T) {
 	takeNone(t, taker)
 	codes := map[string]string{}
 	for _, r := range results(t, c, "b", 2) {
-		require.Equal(t, resultID("b", r.CustomID), r.ID)
+		require.Equal(t, api.ResultID("b", r.CustomID), r.ID)
 		codes[r.CustomID] = r.Error.Code
 	}
 	require.Equal(t, map[string]string{"garbage": codeInvalidMessage, "stray": codeInvalidMessage}, codes)
 	require.Eventually(t, func() bool {
-		left, err := c.Pending(t.Context(), "b")
+		left, err := c.count(t.Context(), streamJobs, jobsOfBatch("b"))
 		return err == nil && left == 0
 	}, 5*time.Second, 5*time.Millisecond)
 }
@@ -100,6 +102,81 @@ func TestHasResult(t *testing.T) {
 	has, err = c.HasResult(t.Context(), "b", "0")
 	require.NoError(t, err)
 	require.True(t, has)
+}
+
+// slowNak is a message whose NakWithDelay returns only when the job was taken again.
+type slowNak struct {
+	jetstream.Msg
+	taken func()
+}
+
+func (m slowNak) NakWithDelay(delay time.Duration) error {
+	err := m.Msg.NakWithDelay(delay)
+	m.taken()
+	return err
+}
+
+// A worker may get a job again that it gives back, before GiveBack has returned.
+func TestGiveBackWhileFetching(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "b"}, 1)
+	taker, _ := newTaker(t, c, 0)
+	d := take(t, taker, 1)[0]
+	var again []*Delivery
+	d.msg = slowNak{d.msg, func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		again, _ = taker.Fetch(ctx, 1)
+	}}
+	require.NoError(t, d.GiveBack(t.Context(), 0))
+	require.Len(t, again, 1)
+	require.Len(t, taker.openMessages(), 1, "the second one keeps its signs of life")
+	complete(t, again[0])
+}
+
+// After an outage that was longer than AckWait the server gives a job out again,
+// also to the worker that is still busy with it.
+func TestJobThatRunsIsNotTakenAgain(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*testing.T, *Client, *Taker, *Delivery){
+		"completed": func(t *testing.T, c *Client, _ *Taker, d *Delivery) {
+			complete(t, d)
+			requireCounts(t, c, "b", 0, 1)
+			consumer, err := c.js.Consumer(t.Context(), streamJobs, consumerName(model, "b"))
+			require.NoError(t, err)
+			require.Zero(t, consumer.CachedInfo().NumAckPending)
+		},
+		"given back": func(t *testing.T, _ *Client, taker *Taker, d *Delivery) {
+			require.NoError(t, d.GiveBack(t.Context(), 0))
+			require.Equal(t, 1, take(t, taker, 1)[0].Attempt, "it was one attempt all the time")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newQueue(t)
+			newBatch(t, c, api.Batch{ID: "b"}, 1)
+			taker := c.NewTaker(TakerOptions{Worker: "w", Models: []string{model}, AckWait: 200 * time.Millisecond}, nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			followed := make(chan error, 1)
+			go func() { followed <- taker.followBatches(ctx) }() // Run, without signs of life
+			d := take(t, taker, 1)[0]
+			sent := func() uint64 {
+				m, _ := d.message()
+				meta, err := m.Metadata()
+				require.NoError(t, err)
+				return meta.NumDelivered
+			}
+			require.EqualValues(t, 1, sent())
+			for sent() < 3 {
+				takeNone(t, taker)
+			}
+			require.Len(t, taker.openMessages(), 1)
+			end(t, c, taker, d)
+			cancel()
+			require.ErrorIs(t, <-followed, context.Canceled)
+		})
+	}
 }
 
 // A job that was found done is only taken off the queue.

@@ -14,7 +14,7 @@
 //
 //   - [Connect], or [StartEmbedded] and [ConnectEmbedded], then
 //     [Client.EnsureTopology];
-//   - submit: [Client.CreateBatch], [Client.PublishJobs], [Client.UpdateBatch],
+//   - submit: [Client.CreateBatch], [Client.NewPublisher], [Client.UpdateBatch],
 //     [Client.Results];
 //   - worker: [Client.NewTaker], [Taker.Run] beside [Taker.Fetch],
 //     [Client.HasResult], then [Delivery.Complete] or [Delivery.GiveBack].
@@ -28,7 +28,7 @@
 //
 // # Goroutines
 //
-// A [Client] and a [Taker] may be used by many goroutines. A Delivery belongs to
-// one at a time. The package starts goroutines only inside calls that block
+// A [Client] and a [Taker] may be used by many goroutines. A [Delivery] and a
+// [Publisher] belong to one at a time. The package starts goroutines only inside calls that block
 // ([Taker.Run]) and in what must be closed ([Client.Close], [Embedded.Stop]).
 package queue

@@ -28,7 +28,6 @@ type EmbeddedOptions struct {
 	Dir        string // where the streams are; made if it is missing
 	Listen     string // host:port for other processes (port 0 = any free one); "" = none
 	SyncAlways bool   // every write reaches the disk before it is acknowledged
-	MaxStore   int64  // bytes on disk; 0 = as much as the server finds there
 	MaxPayload int32  // largest job or result in bytes; 0 = 8 MiB, as in deployments/nats
 }
 
@@ -86,7 +85,7 @@ func (e *Embedded) Stop() {
 func startServer(o EmbeddedOptions, log *zap.Logger) (*server.Server, error) {
 	opts := &server.Options{
 		ServerName: "tempo", StoreDir: o.Dir, JetStream: true, NoSigs: true,
-		SyncAlways: o.SyncAlways, JetStreamMaxStore: o.MaxStore, JetStreamMaxMemory: embeddedMemory,
+		SyncAlways: o.SyncAlways, JetStreamMaxMemory: embeddedMemory,
 		DontListen: o.Listen == "", DisableJetStreamBanner: true, MaxPayload: cmp.Or(o.MaxPayload, embeddedPayload),
 	}
 	if o.Listen != "" {

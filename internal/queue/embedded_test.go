@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -55,6 +56,18 @@ func TestStartEmbeddedWithoutADirectory(t *testing.T) {
 	t.Parallel()
 	_, err := StartEmbedded(EmbeddedOptions{}, nil)
 	require.ErrorContains(t, err, "no directory")
+}
+
+// The configuration that the README has people start is as safe as the embedded server.
+func TestServerConfiguration(t *testing.T) {
+	t.Parallel()
+	o, err := server.ProcessConfigFile("../../deployments/nats/nats-server.conf")
+	require.NoError(t, err)
+	require.True(t, o.JetStream)
+	require.True(t, o.SyncAlways)
+	require.EqualValues(t, embeddedPayload, o.MaxPayload)
+	require.NotEmpty(t, o.StoreDir, "it would be the directory for temporary files")
+	require.Equal(t, "127.0.0.1:4222", net.JoinHostPort(o.Host, strconv.Itoa(o.Port)), "whoever can connect can read every prompt")
 }
 
 func TestConnectWhereNobodyListens(t *testing.T) {

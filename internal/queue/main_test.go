@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // newQueue starts a server of its own for a test, with the streams.
 func newQueue(t *testing.T) *Client {
 	t.Helper()
-	e, err := StartEmbedded(EmbeddedOptions{Dir: t.TempDir()}, nil)
+	e, err := StartEmbedded(EmbeddedOptions{Dir: t.TempDir(), MaxPayload: 1 << 20}, nil)
 	require.NoError(t, err)
 	t.Cleanup(e.Stop)
 	c, err := ConnectEmbedded(t.Context(), e, nil)
@@ -42,7 +42,10 @@ func newBatch(t *testing.T, c *Client, b api.Batch, n int) {
 
 func createBatch(t *testing.T, c *Client, b api.Batch) {
 	t.Helper()
-	b.Object, b.Status, b.Tempo.Models = "batch", api.InProgress, []string{model}
+	b.Object, b.Tempo.Models = "batch", []string{model}
+	if b.Status == "" {
+		b.Status = api.InProgress
+	}
 	_, existed, err := c.CreateBatch(t.Context(), b)
 	require.NoError(t, err)
 	require.False(t, existed)
@@ -72,7 +75,12 @@ func oneJob(j api.Job) iter.Seq2[api.Job, error] {
 // newTaker starts a taker; stop has it vanish, with its deliveries.
 func newTaker(t *testing.T, c *Client, ackWait time.Duration) (taker *Taker, stop func()) {
 	t.Helper()
-	taker = c.NewTaker(TakerOptions{Worker: "w", Models: []string{"other", model}, AckWait: ackWait}, nil)
+	return startTaker(t, c, TakerOptions{Worker: "w", Models: []string{"other", model}, AckWait: ackWait})
+}
+
+func startTaker(t *testing.T, c *Client, o TakerOptions) (taker *Taker, stop func()) {
+	t.Helper()
+	taker = c.NewTaker(o, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- taker.Run(ctx) }()
@@ -120,7 +128,7 @@ func complete(t *testing.T, d *Delivery) {
 
 func answer200(j api.Job, worker string) *api.Result {
 	return &api.Result{
-		ID: resultID(j.Batch, j.ID), CustomID: j.CustomID,
+		ID: api.ResultID(j.Batch, j.ID), CustomID: j.CustomID,
 		Response: &api.Response{StatusCode: 200, RequestID: "r", Body: json.RawMessage(`{}`)},
 		Tempo:    &api.Tempo{Worker: worker},
 	}
@@ -146,7 +154,7 @@ func results(t *testing.T, c *Client, batch string, n int) []api.Result {
 
 func requireCounts(t *testing.T, c *Client, batch string, pending, done int) {
 	t.Helper()
-	p, err := c.Pending(t.Context(), batch)
+	p, err := c.count(t.Context(), streamJobs, jobsOfBatch(batch))
 	require.NoError(t, err)
 	n, err := c.CountResults(t.Context(), batch)
 	require.NoError(t, err)

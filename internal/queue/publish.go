@@ -25,47 +25,93 @@ const (
 
 // Published counts what became of jobs.
 type Published struct {
-	New     int // queued now
-	Known   int // queued before, or done already
-	Refused []Refused
-}
-
-// Refused is a job that cannot be queued.
-type Refused struct {
-	Job api.Job
-	Err *TooLargeError
+	New   int // queued now
+	Known int // queued before, or done already
 }
 
 // errKnown says that the server knows a subject or an id of a chunk already, and
 // has stored nothing of it.
 var errKnown = errors.New("a job of the chunk is known")
 
-// PublishJobs queues jobs durably, in atomic chunks, in their order. A job that is
-// queued already, or that has a result, is counted as known and not queued again:
-// so a submit that was cut off can be repeated whole. A job that is too large for
-// the server is refused, and the others go on. It ends at the first error of jobs;
-// what was counted until then is queued.
-func (c *Client) PublishJobs(ctx context.Context, jobs iter.Seq2[api.Job, error]) (Published, error) {
-	p := publisher{c: c, known: map[string]map[string]bool{}}
-	for job, err := range jobs {
-		if err != nil {
-			return p.count, fmt.Errorf("read jobs: %w", err)
-		}
-		if err := p.add(ctx, job); err != nil {
-			return p.count, err
-		}
-	}
-	err := p.flush(ctx)
-	return p.count, err
-}
-
-// publisher is one call of PublishJobs.
-type publisher struct {
+// Publisher queues jobs durably, in atomic chunks, in their order. A job that is
+// queued already, or that has a result, is known: it is counted, and not queued
+// again. So a submit that was cut off can be repeated whole. A Publisher belongs to
+// one goroutine.
+type Publisher struct {
 	c     *Client
 	count Published
 	known map[string]map[string]bool // by batch: tokens of its jobs that are queued or done
 	chunk []message
 	bytes int // of chunk
+}
+
+// NewPublisher makes a publisher.
+func (c *Client) NewPublisher() *Publisher {
+	return &Publisher{c: c, known: map[string]map[string]bool{}}
+}
+
+// Known reports whether a job is queued already, or has a result.
+func (p *Publisher) Known(ctx context.Context, job api.Job) (bool, error) {
+	known, ok := p.known[job.Batch]
+	if !ok {
+		var err error
+		if known, err = p.c.knownJobs(ctx, job.Batch); err != nil {
+			return false, err
+		}
+		p.known[job.Batch] = known
+	}
+	return known[Token(job.ID)], nil
+}
+
+// Add takes a job, unless it is known. It is queued when Flush has returned. The
+// error is a *[TooLargeError] if it is too large for the server; then the others
+// can go on. Any other error is final, and what was queued until then stays.
+func (p *Publisher) Add(ctx context.Context, job api.Job) error {
+	known, err := p.Known(ctx, job)
+	if err != nil {
+		return err
+	}
+	if known {
+		p.count.Known++
+		return nil
+	}
+	data, err := json.Marshal(job)
+	if err != nil {
+		return fmt.Errorf("encode job %s: %w", job.ID, err)
+	}
+	m := message{job: job, subject: jobSubject(job), data: data}
+	if limit := int(p.c.nc.MaxPayload()); m.size() > limit {
+		return &TooLargeError{What: "the request", Line: job.Line, Size: m.size(), Max: limit}
+	}
+	if len(p.chunk) == chunkJobs || p.bytes+m.size() > chunkBytes {
+		if err := p.flush(ctx); err != nil {
+			return err
+		}
+	}
+	p.chunk = append(p.chunk, m)
+	p.bytes += m.size()
+	return nil
+}
+
+// Flush queues what was taken, and returns the counts so far.
+func (p *Publisher) Flush(ctx context.Context) (Published, error) {
+	err := p.flush(ctx)
+	return p.count, err
+}
+
+// PublishJobs queues jobs with a [Publisher]. It ends at the first error, of jobs
+// or of Add; what was counted until then is queued.
+func (c *Client) PublishJobs(ctx context.Context, jobs iter.Seq2[api.Job, error]) (Published, error) {
+	p := c.NewPublisher()
+	for job, err := range jobs {
+		if err != nil {
+			return p.count, fmt.Errorf("read jobs: %w", err)
+		}
+		if err := p.Add(ctx, job); err != nil {
+			return p.count, err
+		}
+	}
+	return p.Flush(ctx)
 }
 
 // message is a job as it is sent.
@@ -81,41 +127,8 @@ func (m message) id() string { return Token(m.job.Batch) + "." + Token(m.job.ID)
 // size is what the server counts of the message, at most.
 func (m message) size() int { return len(m.data) + 2*len(m.subject) + headerRoom }
 
-func (p *publisher) add(ctx context.Context, job api.Job) error {
-	data, err := json.Marshal(job)
-	if err != nil {
-		return fmt.Errorf("encode job %s: %w", job.ID, err)
-	}
-	known, ok := p.known[job.Batch]
-	if !ok {
-		if known, err = p.c.knownJobs(ctx, job.Batch); err != nil {
-			return err
-		}
-		p.known[job.Batch] = known
-	}
-	m := message{job: job, subject: jobSubject(job), data: data}
-	switch limit := int(p.c.nc.MaxPayload()); {
-	case known[Token(job.ID)]:
-		p.count.Known++
-		return nil
-	case m.size() > limit:
-		p.count.Refused = append(p.count.Refused, Refused{
-			Job: job, Err: &TooLargeError{What: "the request", Line: job.Line, Size: m.size(), Max: limit},
-		})
-		return nil
-	}
-	if len(p.chunk) == chunkJobs || p.bytes+m.size() > chunkBytes {
-		if err := p.flush(ctx); err != nil {
-			return err
-		}
-	}
-	p.chunk = append(p.chunk, m)
-	p.bytes += m.size()
-	return nil
-}
-
 // flush sends the chunk as a whole, or message by message if one of it is known.
-func (p *publisher) flush(ctx context.Context) error {
+func (p *Publisher) flush(ctx context.Context) error {
 	if len(p.chunk) == 0 {
 		return nil
 	}
@@ -144,7 +157,7 @@ func (p *publisher) flush(ctx context.Context) error {
 
 // oneByOne sends the messages of the chunk that are not known. If mine, the known
 // ones are taken for those of an earlier try.
-func (p *publisher) oneByOne(ctx context.Context, mine bool) error {
+func (p *Publisher) oneByOne(ctx context.Context, mine bool) error {
 	for _, m := range p.chunk {
 		isNew, err := p.c.publishJob(ctx, m)
 		if err != nil {

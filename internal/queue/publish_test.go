@@ -92,23 +92,42 @@ func TestPublishRefusesWhatIsTooLarge(t *testing.T) {
 		return j
 	}
 	limit := int(c.nc.MaxPayload())
-	mixed := func(yield func(api.Job, error) bool) {
-		for i, size := range []int{10, limit, limit - 1000, 10, limit - 1000, limit - 1000} {
-			yield(sized(i, size), nil)
+	p := c.NewPublisher()
+	for i, size := range []int{10, limit, limit - 1000, 10, limit - 1000, limit - 1000} {
+		err := p.Add(t.Context(), sized(i, size))
+		if i != 1 {
+			require.NoError(t, err)
+			continue
 		}
+		var refused *TooLargeError
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, 2, refused.Line)
+		require.Equal(t, limit, refused.Max)
+		require.Greater(t, refused.Size, limit)
+		require.ErrorContains(t, refused, "line 2: ")
+		require.NotEmpty(t, refused.Hint())
 	}
-	published, err := c.PublishJobs(t.Context(), mixed)
+	published, err := p.Flush(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, 5, published.New)
-	require.Len(t, published.Refused, 1)
-	refused := published.Refused[0]
-	require.Equal(t, "1", refused.Job.ID)
-	require.Equal(t, 2, refused.Err.Line)
-	require.Equal(t, limit, refused.Err.Max)
-	require.Greater(t, refused.Err.Size, limit)
-	require.ErrorContains(t, refused.Err, "line 2: ")
-	require.NotEmpty(t, refused.Err.Hint())
+	require.Equal(t, Published{New: 5}, published)
 	requireCounts(t, c, "b", 5, 0)
+}
+
+func TestKnownJobs(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "b"}, 2)
+	taker, _ := newTaker(t, c, 0)
+	complete(t, take(t, taker, 1)[0])
+	p := c.NewPublisher()
+	for i, want := range []bool{true, true, false} { // done, queued, neither
+		known, err := p.Known(t.Context(), newJob("b", i))
+		require.NoError(t, err)
+		require.Equal(t, want, known)
+	}
+	known, err := p.Known(t.Context(), newJob("another", 0))
+	require.NoError(t, err)
+	require.False(t, known)
 }
 
 func TestPublishEndsAtTheReadersError(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 const codeInvalidMessage = "invalid_message"
 
 // Results calls fn for the results of a batch, in the order in which they were
-// stored and each once, from the first one on, and waits for more. It goes on
-// through outages. It ends with nil when fn returns [Stop], with fn's error when
+// stored and each once, from the first one on, and waits for more. A result's id is
+// that of its subject ([api.ResultID]), whatever its writer says. It goes on through outages. It ends with nil when fn returns [Stop], with fn's error when
 // fn fails otherwise, and with an error that wraps ctx's when ctx is done. fn is
 // not called concurrently.
 func (c *Client) Results(ctx context.Context, batch string, fn func(api.Result) error) error {
@@ -27,6 +27,7 @@ func (c *Client) Results(ctx context.Context, batch string, fn func(api.Result) 
 			c.log.Error("a message in RESULTS is not a result", zap.String("subject", m.Subject()), zap.Error(err))
 			r = unreadable(m.Subject(), "the result in the queue cannot be read: "+err.Error())
 		}
+		r.ID = api.ResultID(jobOf(m.Subject()))
 		return fn(r)
 	})
 	if errors.Is(err, Stop) {
@@ -70,15 +71,12 @@ func (c *Client) storeResult(ctx context.Context, batch, job string, data []byte
 	})
 }
 
-// resultID is the id of a job's result.
-func resultID(batch, job string) string { return "batch_req_" + batch + "-" + job }
-
 // unreadable is the result of a job whose message cannot be read; subject is
 // that of the job or of its result. The job's id stands in for the custom id.
 func unreadable(subject, message string) api.Result {
 	batch, job := jobOf(subject)
 	return api.Result{
-		ID: resultID(batch, job), CustomID: job,
+		ID: api.ResultID(batch, job), CustomID: job,
 		Error: &api.Error{Code: codeInvalidMessage, Message: message},
 	}
 }

@@ -61,6 +61,14 @@ func TestResultThatCannotBeRead(t *testing.T) {
 	require.Equal(t, codeInvalidMessage, r.Error.Code)
 }
 
+func TestResultHasTheIDOfItsSubject(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	_, err := c.js.Publish(t.Context(), "results.b.7", []byte(`{"id":"batch_req_b-8","custom_id":"x"}`))
+	require.NoError(t, err)
+	require.Equal(t, "batch_req_b-7", results(t, c, "b", 1)[0].ID)
+}
+
 // A reader, a taker and a publisher that are in the middle of their work when the
 // server goes away carry on when it is back.
 func TestServerRestartLosesNothing(t *testing.T) {

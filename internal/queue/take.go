@@ -27,6 +27,7 @@ const (
 type TakerOptions struct {
 	Worker string   // for the log
 	Models []string // served names
+	Batch  string   // only jobs of this batch; "" = of all
 	// AckWait is how long after the last sign of life a job is given to somebody
 	// else; 0 = 30 s. All workers of a queue should have the same.
 	AckWait time.Duration
@@ -41,12 +42,12 @@ type Taker struct {
 	log  *zap.Logger
 
 	mu        sync.Mutex
-	batches   map[string]api.Batch   // not ended, with jobs for Models; guarded by mu
-	lanes     map[string]*lane       // of the active batches, by consumer name; guarded by mu
-	consumers map[string]bool        // names that exist on JOBS, as far as known; guarded by mu
-	changed   chan struct{}          // closed and replaced when lanes changes; guarded by mu
-	turn      uint64                 // counts rounds of Fetch; guarded by mu
-	open      map[*Delivery]struct{} // deliveries that need signs of life; guarded by mu
+	batches   map[string]api.Batch // not ended, with jobs for Models; guarded by mu
+	lanes     map[string]*lane     // of the active batches, by consumer name; guarded by mu
+	consumers map[string]bool      // names that exist on JOBS, as far as known; guarded by mu
+	changed   chan struct{}        // closed and replaced when lanes changes; guarded by mu
+	turn      uint64               // counts rounds of Fetch; guarded by mu
+	open      map[string]*Delivery // by subject: deliveries that need signs of life; guarded by mu
 }
 
 // NewTaker makes a taker. A nil log is silent.
@@ -60,7 +61,7 @@ func (c *Client) NewTaker(o TakerOptions, log *zap.Logger) *Taker {
 	return &Taker{
 		c: c, opts: o, log: log.Named("taker").With(zap.String("worker", o.Worker)),
 		batches: map[string]api.Batch{}, lanes: map[string]*lane{}, consumers: map[string]bool{},
-		changed: make(chan struct{}), open: map[*Delivery]struct{}{},
+		changed: make(chan struct{}), open: map[string]*Delivery{},
 	}
 }
 
@@ -87,20 +88,20 @@ func (t *Taker) heartbeat(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		for _, d := range t.openDeliveries() {
-			if err := d.msg.InProgress(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-				t.log.Debug("a sign of life was not sent", zap.String("batch", d.Job.Batch), zap.String("job", d.Job.ID), zap.Error(err))
+		for _, m := range t.openMessages() {
+			if err := m.InProgress(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+				t.log.Debug("a sign of life was not sent", zap.String("subject", m.Subject()), zap.Error(err))
 			}
 		}
 	}
 }
 
-func (t *Taker) openDeliveries() []*Delivery {
+func (t *Taker) openMessages() []jetstream.Msg {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list := make([]*Delivery, 0, len(t.open))
-	for d := range t.open {
-		list = append(list, d)
+	list := make([]jetstream.Msg, 0, len(t.open))
+	for _, d := range t.open {
+		list = append(list, d.msg)
 	}
 	return list
 }
@@ -158,7 +159,7 @@ func (t *Taker) batch(id string) api.Batch {
 
 // activate adds a batch, or takes over what has changed in it.
 func (t *Taker) activate(b api.Batch) {
-	if !slices.ContainsFunc(b.Tempo.Models, t.serves) {
+	if !slices.ContainsFunc(b.Tempo.Models, t.serves) || (t.opts.Batch != "" && t.opts.Batch != b.ID) {
 		return
 	}
 	t.mu.Lock()

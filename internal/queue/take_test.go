@@ -44,7 +44,7 @@ func TestTwoTakersShareABatch(t *testing.T) {
 	require.Len(t, seen, n)
 	require.Len(t, workers, 2)
 	require.Eventually(t, func() bool {
-		left, err := c.Pending(t.Context(), "b")
+		left, err := c.count(t.Context(), streamJobs, jobsOfBatch("b"))
 		return err == nil && left == 0
 	}, 5*time.Second, 5*time.Millisecond)
 	cancel()
@@ -82,7 +82,7 @@ func TestSecondBatchStartsBeforeTheFirstIsDone(t *testing.T) {
 		complete(t, d)
 	}
 	require.Equal(t, 5, short)
-	long, err := c.Pending(t.Context(), "long")
+	long, err := c.count(t.Context(), streamJobs, jobsOfBatch("long"))
 	require.NoError(t, err)
 	require.Equal(t, 200-20-35, long)
 }
@@ -132,6 +132,26 @@ func TestVanishedTakersJobIsGivenOutAgain(t *testing.T) {
 	require.NoError(t, d.Complete(t.Context(), answer200(d.Job, "first")))
 	require.Equal(t, "second", results(t, c, "b", 1)[0].Tempo.Worker)
 	requireCounts(t, c, "b", 0, 1)
+}
+
+func TestTakerOfOneBatch(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "others"}, 3)
+	newBatch(t, c, api.Batch{ID: "mine"}, 2)
+	taker, _ := startTaker(t, c, TakerOptions{Models: []string{model}, Batch: "mine"})
+	for _, d := range take(t, taker, 2) {
+		require.Equal(t, "mine", d.Job.Batch)
+	}
+	takeNone(t, taker)
+}
+
+func TestBatchStartsWhileItIsPublished(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "b", Status: api.Validating}, 1)
+	taker, _ := newTaker(t, c, 0)
+	complete(t, take(t, taker, 1)[0])
 }
 
 func TestEndedBatchLosesItsConsumer(t *testing.T) {

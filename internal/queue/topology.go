@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,18 +30,17 @@ const (
 	// dedupeWindow only has to cover two submitters of one batch at once: queued
 	// jobs are told by their subject, and finished ones by their result.
 	dedupeWindow = 2 * time.Minute
-	statsMaxAge  = time.Hour
-	dlqMaxAge    = 90 * 24 * time.Hour
-	workerTTL    = 30 * time.Second
+	// resultsMaxAge is long enough to read the results of a batch after a weekend.
+	resultsMaxAge = 7 * 24 * time.Hour
+	statsMaxAge   = time.Hour
+	dlqMaxAge     = 90 * 24 * time.Hour
+	workerTTL     = 30 * time.Second
 )
 
 // Topology is what an operator can choose of the streams. It counts when they are
 // created; streams that exist stay as they are.
 type Topology struct {
-	Replicas        int           // 0 = 1
-	ResultsMaxAge   time.Duration // how long results are kept; 0 = until they are removed
-	JobsMaxBytes    int64         // of JOBS; a full one makes submit wait; 0 = no limit
-	ResultsMaxBytes int64         // of RESULTS; a full one makes workers wait; 0 = no limit
+	ResultsMaxAge time.Duration // how long results are kept; 0 = 7 days
 }
 
 // EnsureTopology creates the streams and buckets that are missing. Any number of
@@ -61,7 +61,7 @@ func (c *Client) EnsureTopology(ctx context.Context, t Topology) error {
 			return err
 		}
 	}
-	for _, cfg := range t.buckets() {
+	for _, cfg := range buckets() {
 		must := jetstream.StreamConfig{
 			Name: "KV_" + cfg.Bucket, Subjects: []string{"$KV." + cfg.Bucket + ".>"},
 			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowDirect: true,
@@ -138,39 +138,37 @@ func orUnlimited(n int64) int64 {
 }
 
 func (t Topology) streams() []jetstream.StreamConfig {
-	replicas := max(t.Replicas, 1)
 	return []jetstream.StreamConfig{
 		{
 			Name: streamJobs, Description: "Tempo: jobs that have no result yet", Subjects: []string{"jobs.>"},
-			Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: replicas,
+			Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage,
 			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-			MaxBytes: orUnlimited(t.JobsMaxBytes), MaxConsumers: maxConsumers, Duplicates: dedupeWindow,
+			MaxConsumers: maxConsumers, Duplicates: dedupeWindow,
 			AllowAtomicPublish: true, AllowMsgTTL: true, AllowDirect: true,
 		},
 		{
 			Name: streamResults, Description: "Tempo: one result for each job", Subjects: []string{"results.>"},
-			Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Replicas: replicas,
+			Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
 			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-			MaxBytes: orUnlimited(t.ResultsMaxBytes), MaxAge: t.ResultsMaxAge, AllowDirect: true,
+			MaxAge: cmp.Or(t.ResultsMaxAge, resultsMaxAge), AllowDirect: true,
 		},
 		{
 			Name: streamDLQ, Description: "Tempo: dead letters", Subjects: []string{"dlq.>"},
-			Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Replicas: replicas,
+			Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
 			MaxAge: dlqMaxAge, AllowDirect: true,
 		},
 		{
 			Name: streamStats, Description: "Tempo: memory statistics of the last hour", Subjects: []string{"stats.>"},
-			Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Replicas: replicas,
+			Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
 			MaxAge: statsMaxAge, AllowDirect: true,
 		},
 	}
 }
 
-func (t Topology) buckets() []jetstream.KeyValueConfig {
-	replicas := max(t.Replicas, 1)
+func buckets() []jetstream.KeyValueConfig {
 	return []jetstream.KeyValueConfig{
-		{Bucket: bucketBatches, Description: "Tempo: batch objects", Replicas: replicas},
-		{Bucket: bucketWorkers, Description: "Tempo: workers that are there", Replicas: replicas, TTL: workerTTL},
-		{Bucket: bucketGiveBacks, Description: "Tempo: deliveries that cost no attempt", Replicas: replicas},
+		{Bucket: bucketBatches, Description: "Tempo: batch objects"},
+		{Bucket: bucketWorkers, Description: "Tempo: workers that are there", TTL: workerTTL},
+		{Bucket: bucketGiveBacks, Description: "Tempo: deliveries that cost no attempt"},
 	}
 }

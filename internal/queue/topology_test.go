@@ -2,6 +2,7 @@ package queue
 
 import (
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
@@ -29,7 +30,8 @@ func TestEnsureTopologyLeavesWhatIsThere(t *testing.T) {
 	s, err := c.js.Stream(t.Context(), streamResults)
 	require.NoError(t, err)
 	before := s.CachedInfo().Config
-	require.NoError(t, c.EnsureTopology(t.Context(), Topology{ResultsMaxBytes: 1 << 20}))
+	require.Equal(t, 7*24*time.Hour, before.MaxAge)
+	require.NoError(t, c.EnsureTopology(t.Context(), Topology{ResultsMaxAge: time.Hour}))
 	s, err = c.js.Stream(t.Context(), streamResults)
 	require.NoError(t, err)
 	require.Equal(t, before, s.CachedInfo().Config)

@@ -26,9 +26,11 @@ type follower struct {
 	succeeded, failed int
 	badLines, resumed int
 	earlier           int // results that were there when this run began; they are read first
+	read              int // results, also those of others
 	tokens            int // of results that are not resumed
 	workers           map[string]bool
-	total             int // of jobs that results are waited for; 0 while publishing
+	total             int   // jobs that were sent
+	awaited           lines // of the jobs that were sent and have no result yet
 }
 
 func newFollower(b *Batch, out *output) *follower {
@@ -48,6 +50,12 @@ func (f *follower) refuse(r api.Result) error {
 	return f.write(r)
 }
 
+// expect says that the job of a line was sent.
+func (f *follower) expect(line int) {
+	f.total++
+	f.awaited.add(line)
+}
+
 func (f *follower) write(r api.Result) error {
 	if !f.began {
 		f.began = true
@@ -58,16 +66,15 @@ func (f *follower) write(r api.Result) error {
 	return f.out.write(r)
 }
 
-// follow writes results until total are there.
-func (f *follower) follow(ctx context.Context, client *queue.Client, total int) error {
-	f.total = total
+// follow writes results until each job that was sent has its own.
+func (f *follower) follow(ctx context.Context, client *queue.Client) error {
 	if !f.began { // also if there is none, what an earlier run wrote goes
 		f.began = true
 		if err := f.out.begin(); err != nil {
 			return err
 		}
 	}
-	if total == 0 {
+	if f.total == 0 {
 		return nil
 	}
 	results := make(chan api.Result)
@@ -89,10 +96,9 @@ func (f *follower) follow(ctx context.Context, client *queue.Client, total int) 
 	defer status.Stop()
 	defer log.Stop()
 	defer f.show("")
-	for got := 0; got < total; {
+	for f.done() < f.total {
 		select {
 		case r := <-results:
-			got++
 			if err := f.take(r); err != nil {
 				return err
 			}
@@ -113,11 +119,16 @@ func (f *follower) follow(ctx context.Context, client *queue.Client, total int) 
 
 // interrupted explains that the batch goes on without its reader.
 func (f *follower) interrupted(err error) error {
-	return &InterruptedError{Batch: f.batch.ID, Done: f.succeeded + f.failed - f.badLines, Total: f.total, Err: err}
+	return &InterruptedError{Batch: f.batch.ID, Done: f.done(), Total: f.total, Err: err}
 }
 
-// take counts and writes a result.
+// take counts and writes a result, if it is of a job that was sent: one who sends
+// the same batch at the same time may have sent others.
 func (f *follower) take(r api.Result) error {
+	f.read++
+	if !f.awaited.remove(lineOf(f.batch.ID, r)) {
+		return nil
+	}
 	now := time.Now()
 	if r.OK() {
 		f.succeeded++
@@ -130,7 +141,7 @@ func (f *follower) take(r api.Result) error {
 	if r.Response != nil {
 		_ = json.Unmarshal(r.Response.Body, &body) // a body without usage counts no tokens
 	}
-	if f.resumed < f.earlier {
+	if f.read <= f.earlier {
 		f.resumed++
 	} else {
 		f.tokens += body.Usage.CompletionTokens
@@ -206,7 +217,12 @@ func (e *InterruptedError) Error() string {
 
 func (e *InterruptedError) Unwrap() error { return e.Err }
 
-// Hint says how to go on.
+// Hint says how to go on, behind what mends the cause.
 func (e *InterruptedError) Hint() string {
-	return "nothing is lost: run the same command again, it goes on where this one stopped"
+	const again = "nothing is lost: run the same command again, it goes on where this one stopped"
+	var cause interface{ Hint() string }
+	if errors.As(e.Err, &cause) && cause.Hint() != "" {
+		return cause.Hint() + "; " + again
+	}
+	return again
 }

@@ -3,9 +3,11 @@ package submit
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"iter"
 	"os"
@@ -123,14 +125,36 @@ type content struct {
 	good, bad int
 	models    []string // that good lines name, sorted
 	endpoint  string   // the url of the good lines, if all have one
-	digest    string   // of the good lines
+	digest    string   // of route and the good lines
+	marks     []uint64 // of the digest after each good line
 }
 
-// scan reads the whole input once. A file without any line is an error.
-func (in *input) scan() (content, error) {
+// digest sums up good lines.
+type digest struct{ hash.Hash }
+
+// newDigest begins with the model that answers all lines, if there is one: it
+// makes another batch of them.
+func newDigest(route string) digest {
+	d := digest{sha256.New()}
+	if route != "" {
+		fmt.Fprintf(d, "%q\n", route)
+	}
+	return d
+}
+
+// add adds a line and returns a mark that tells the lines so far from others.
+func (d digest) add(line batchfile.Line) uint64 {
+	// The number too, since a job is told by it.
+	fmt.Fprintf(d, "%d %q %q %q %q\n", line.Number, line.CustomID, line.URL, line.Model, line.Body)
+	return binary.BigEndian.Uint64(d.Sum(nil))
+}
+
+// scan reads the whole input once. A file without any line is an error. route is
+// the model that answers all lines; "" = as they say.
+func (in *input) scan(route string) (content, error) {
 	var c content
 	models := map[string]bool{}
-	h := sha256.New()
+	sum := newDigest(route)
 	for line, err := range in.lines() {
 		var bad *batchfile.LineError
 		switch {
@@ -146,15 +170,33 @@ func (in *input) scan() (content, error) {
 			c.endpoint = ""
 		}
 		models[line.Model] = true
-		// The number too, since a job is told by it.
-		fmt.Fprintf(h, "%d %q %q %q %q\n", line.Number, line.CustomID, line.URL, line.Model, line.Body)
+		c.marks = append(c.marks, sum.add(line))
 	}
 	for m := range models {
 		c.models = append(c.models, m)
 	}
 	slices.Sort(c.models)
-	c.digest = hex.EncodeToString(h.Sum(nil))
+	c.digest = hex.EncodeToString(sum.Sum(nil))
 	return c, nil
+}
+
+// ChangedError says that the input is no longer what it was when it was checked.
+// Nothing that differs was sent.
+type ChangedError struct {
+	File string
+	Line int // the first that differs, from 1; 0 = the file has lost its last lines
+}
+
+func (e *ChangedError) Error() string {
+	if e.Line == 0 {
+		return e.File + ": the file was changed while it was sent: lines at its end are gone"
+	}
+	return fmt.Sprintf("%s:%d: the file was changed while it was sent", e.File, e.Line)
+}
+
+// Hint says what to do.
+func (e *ChangedError) Hint() string {
+	return "run the command again when the file is complete; what it holds then is sent as a batch of its own"
 }
 
 // FileError says that a file of the user's cannot be read or written.

@@ -18,7 +18,8 @@ func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	lines := batchfile.Options{DefaultModel: model}
 	b := read(t, Options{File: write(t, append(prompts(3), "not JSON")...), Lines: lines})
-	require.Equal(t, content{good: 3, bad: 1, models: []string{model}, endpoint: "/v1/chat/completions", digest: b.content.digest}, b.content)
+	require.Equal(t, content{good: 3, bad: 1, models: []string{model}, endpoint: "/v1/chat/completions", digest: b.content.digest, marks: b.content.marks}, b.content)
+	require.Len(t, b.content.marks, 3)
 	require.Equal(t, []string{model}, b.Models())
 
 	t.Run("two endpoints and models", func(t *testing.T) {
@@ -66,13 +67,18 @@ func TestID(t *testing.T) {
 	require.Equal(t, same, id(Options{File: file}))
 	require.Equal(t, same, id(Options{File: write(t, prompts(3)...)}), "another file with the same content")
 	require.Equal(t, same, id(Options{File: "-", Stdin: strings.NewReader(strings.Join(prompts(3), "\n"))}))
+	seen := map[string]string{same: "the same"}
 	for name, other := range map[string]Options{
 		"more lines":     {File: write(t, prompts(4)...)},
 		"other numbers":  {File: write(t, append([]string{"not JSON"}, prompts(3)...)...)},
 		"other settings": {File: file, Lines: batchfile.Options{MaxTokens: 5}},
 		"new":            {File: file, New: true},
+		"a route":        {File: file, Route: model},
+		"another route":  {File: file, Route: "another"},
 	} {
-		require.NotEqual(t, same, id(other), name)
+		other := id(other)
+		require.NotContains(t, seen, other, name)
+		seen[other] = name
 	}
 	first, second := id(Options{File: file, New: true}), id(Options{File: file, New: true})
 	require.NotEqual(t, first, second)

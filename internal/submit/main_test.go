@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,7 +40,13 @@ func newQueue(t *testing.T) *queue.Client {
 // received from turns.
 func answerer(t *testing.T, c *queue.Client, name string, turns <-chan struct{}) {
 	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
+	answererOf(t, c, name, model, turns)
+}
+
+// answererOf answers the jobs for a model until the test ends, or until it is stopped.
+func answererOf(t *testing.T, c *queue.Client, name, model string, turns <-chan struct{}) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
 	taker := c.NewTaker(queue.TakerOptions{Worker: name, Models: []string{model}}, nil)
 	took, ran := make(chan struct{}), make(chan error, 1)
 	go func() { ran <- taker.Run(ctx) }()
@@ -53,6 +60,9 @@ func answerer(t *testing.T, c *queue.Client, name string, turns <-chan struct{})
 			select {
 			case <-turns:
 			case <-ctx.Done():
+				for _, d := range jobs {
+					_ = d.GiveBack(context.WithoutCancel(ctx), 0) // another one need not wait for AckWait
+				}
 				return
 			}
 			for _, d := range jobs {
@@ -62,11 +72,13 @@ func answerer(t *testing.T, c *queue.Client, name string, turns <-chan struct{})
 			}
 		}
 	}()
-	t.Cleanup(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		<-took
 		require.NoError(t, <-ran)
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // always lets an answerer answer at once.
@@ -76,10 +88,17 @@ func always() <-chan struct{} {
 	return c
 }
 
+// once lets an answerer answer one job.
+func once() <-chan struct{} {
+	c := make(chan struct{}, 1)
+	c <- struct{}{}
+	return c
+}
+
 // answer is 200, or 400 for prompts that say "fail".
 func answer(j api.Job, worker string) *api.Result {
 	r := &api.Result{
-		ID: "batch_req_" + j.Batch + "-" + j.ID, CustomID: j.CustomID, Tempo: &api.Tempo{Worker: worker, Timing: &api.Timing{DecodeSeconds: 0.5}},
+		ID: api.ResultID(j.Batch, j.ID), CustomID: j.CustomID, Tempo: &api.Tempo{Worker: worker, Timing: &api.Timing{DecodeSeconds: 0.5}},
 		Response: &api.Response{StatusCode: 200, RequestID: "r", Body: json.RawMessage(`{"usage":{"completion_tokens":10}}`)},
 	}
 	if strings.Contains(string(j.Body), "fail") {
@@ -127,7 +146,7 @@ func send(t *testing.T, c *queue.Client, o Options) *Summary {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	s, err := read(t, o).Run(ctx, c, "")
+	s, err := read(t, o).Run(ctx, c)
 	require.NoError(t, err)
 	return s
 }

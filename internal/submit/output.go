@@ -34,6 +34,9 @@ func openOutput(o Options) (*output, error) {
 		if failures, err = out.open(o.Errors, o, input); err != nil {
 			return nil, errors.Join(err, out.close())
 		}
+		if sameFile(results, failures) { // by another name; two writers would overwrite each other
+			failures = nil
+		}
 	}
 	out.writer = batchfile.NewWriter(results, failures)
 	return out, nil
@@ -56,6 +59,22 @@ func (o *output) open(path string, opts Options, input os.FileInfo) (io.Writer, 
 		return nil, &FileError{Op: "write", Path: path, Err: errors.New("it is the input file, which would be lost")}
 	}
 	return f, nil
+}
+
+// sameFile reports whether what is written to a and b ends in one file.
+func sameFile(a, b io.Writer) bool {
+	var infos [2]os.FileInfo
+	for i, w := range []io.Writer{a, b} {
+		f, ok := w.(*os.File)
+		if !ok {
+			return false
+		}
+		var err error
+		if infos[i], err = f.Stat(); err != nil {
+			return false
+		}
+	}
+	return os.SameFile(infos[0], infos[1])
 }
 
 // begin empties the files.

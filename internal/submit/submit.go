@@ -1,12 +1,12 @@
 package submit
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +29,8 @@ type Options struct {
 	Lines  batchfile.Options
 	// Priority of the batch; "" = normal.
 	Priority api.Priority
+	// Route is the model that answers all lines, whatever they name; "" = as they say.
+	Route string
 	// New makes another batch of a file that was sent before.
 	New bool
 	// Status shows a status line to a person, "" = none; nil = nobody looks, then
@@ -80,7 +82,7 @@ func Read(ctx context.Context, opts Options, log *zap.Logger) (*Batch, error) {
 			return nil, err
 		}
 	}
-	c, err := in.scan()
+	c, err := in.scan(opts.Route)
 	if err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
@@ -99,61 +101,55 @@ func (b *Batch) Models() []string { return b.content.models }
 
 // Run queues the batch, writes its results as they come, and returns when the
 // last one is there. If ctx is done before, what is queued goes on; the same
-// batch can be run again.
-//
-// route is the model that answers all jobs, whatever they name; "" = as they say.
-func (b *Batch) Run(ctx context.Context, client *queue.Client, route string) (*Summary, error) {
+// batch can be run again. It returns a *[ChangedError] if the file is no longer
+// what Read has checked.
+func (b *Batch) Run(ctx context.Context, client *queue.Client) (*Summary, error) {
 	out, err := openOutput(b.opts)
 	if err != nil {
 		return nil, err
 	}
 	f := newFollower(b, out)
-	err = b.run(ctx, client, route, f)
+	err = b.run(ctx, client, f)
 	return f.summary(), errors.Join(err, out.close())
 }
 
-func (b *Batch) run(ctx context.Context, client *queue.Client, route string, f *follower) error {
-	served, err := b.served(ctx, client, route)
+func (b *Batch) run(ctx context.Context, client *queue.Client, f *follower) error {
+	served, err := b.served(ctx, client)
 	if err != nil {
 		return err
 	}
-	if err := b.create(ctx, client, route); err != nil {
+	if err := b.create(ctx, client); err != nil {
 		return err
 	}
 	if f.earlier, err = client.CountResults(ctx, b.ID); err != nil {
 		return err
 	}
-	published, err := b.publish(ctx, client, route, served, f)
+	published, err := b.publish(ctx, client, served, f)
 	if err != nil {
 		return err
 	}
-	total := published.New + published.Known
 	if published.Known > 0 {
 		b.log.Info("the batch was sent before and goes on; --new sends it again",
 			zap.String("batch", b.ID), zap.Int("known", published.Known), zap.Int("new", published.New))
 	}
-	b.log.Info("all jobs are queued", zap.String("batch", b.ID), zap.Int("jobs", total), zap.Int("refused", f.failed))
+	b.log.Info("all jobs are queued", zap.String("batch", b.ID), zap.Int("jobs", f.total), zap.Int("refused", f.failed))
 	if _, err := client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
-		o.Status, o.Tempo.Sealed, o.RequestCounts.Total = api.InProgress, true, total
+		o.Status, o.InProgressAt, o.RequestCounts.Total = api.InProgress, time.Now().Unix(), f.total
 		return nil
 	}); err != nil {
 		return err
 	}
-	if err := f.follow(ctx, client, total); err != nil {
+	if err := f.follow(ctx, client); err != nil {
 		return err
 	}
-	_, err = client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
-		o.Status, o.CompletedAt = api.Completed, time.Now().Unix()
-		o.RequestCounts = api.RequestCounts{Total: total, Completed: f.succeeded, Failed: total - f.succeeded}
-		return nil
-	})
-	return err
+	b.complete(ctx, client, f)
+	return nil
 }
 
 // served returns the models that workers serve, nil if no worker is there yet or
-// route says who answers.
-func (b *Batch) served(ctx context.Context, client *queue.Client, route string) ([]string, error) {
-	if route != "" {
+// the route says who answers.
+func (b *Batch) served(ctx context.Context, client *queue.Client) ([]string, error) {
+	if b.opts.Route != "" {
 		return nil, nil
 	}
 	workers, err := client.Workers(ctx)
@@ -168,76 +164,110 @@ func (b *Batch) served(ctx context.Context, client *queue.Client, route string) 
 	models = slices.Compact(models)
 	if len(models) == 0 {
 		b.log.Warn("no worker is there yet; the jobs wait in the queue", zap.Strings("models", b.content.models))
+		return nil, nil
+	}
+	for _, m := range b.content.models {
+		if !slices.Contains(models, m) {
+			b.log.Warn("no worker serves this model: its lines are refused, but those of an earlier run wait for one",
+				zap.String("model", m), zap.Strings("served", models))
+		}
 	}
 	return models, nil
 }
 
 // create makes the batch object, or opens that of an earlier run again.
-func (b *Batch) create(ctx context.Context, client *queue.Client, route string) error {
+func (b *Batch) create(ctx context.Context, client *queue.Client) error {
 	models := b.content.models
-	if route != "" {
-		models = []string{route}
+	if b.opts.Route != "" {
+		models = []string{b.opts.Route}
 	}
-	now := time.Now().Unix()
 	_, existed, err := client.CreateBatch(ctx, api.Batch{
 		ID: b.ID, Object: "batch", Endpoint: b.content.endpoint, InputFileID: b.in.name,
-		Status: api.InProgress, CreatedAt: now, InProgressAt: now,
-		Tempo: api.BatchTempo{Priority: b.opts.Priority, Models: models},
+		Status: api.Validating, CreatedAt: time.Now().Unix(),
+		Tempo: api.BatchTempo{Priority: b.opts.Priority, Models: models}, // the id follows from the models too
 	})
 	if err != nil || !existed {
 		return err
 	}
 	_, err = client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
-		o.Status, o.Tempo.Sealed, o.Tempo.Models = api.InProgress, false, models
+		o.Status = api.Validating
 		return nil
 	})
 	return err
 }
 
+// completeLimit bounds what is done for the batch object when all is done for the user.
+const completeLimit = 10 * time.Second
+
+// complete notes how it went. The results are written by now: neither the user who
+// stops the command nor a queue that is away makes a failure of that.
+func (b *Batch) complete(ctx context.Context, client *queue.Client, f *follower) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), completeLimit)
+	defer cancel()
+	if _, err := client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
+		o.Status, o.CompletedAt = api.Completed, time.Now().Unix()
+		o.RequestCounts = api.RequestCounts{Total: f.total, Completed: f.succeeded, Failed: f.total - f.succeeded}
+		return nil
+	}); err != nil {
+		b.log.Warn("all results are written, but the queue does not know that the batch is completed",
+			zap.String("batch", b.ID), zap.Error(err))
+	}
+}
+
 // publish queues the good lines; f gets an error for each of the others.
-func (b *Batch) publish(ctx context.Context, client *queue.Client, route string, served []string, f *follower) (queue.Published, error) {
-	var writeErr error
-	jobs := func(yield func(api.Job, error) bool) {
-		for line, err := range b.in.lines() {
-			var bad *batchfile.LineError
-			switch {
-			case errors.As(err, &bad):
-				writeErr = f.refuse(batchfile.ErrorLine(bad))
-			case err != nil:
-				writeErr = err
-			case len(served) > 0 && !slices.Contains(served, line.Model):
-				writeErr = f.refuse(b.unserved(line, served))
-			default:
-				if !yield(b.job(line, route), nil) {
-					return
-				}
-			}
-			if writeErr != nil {
-				yield(api.Job{}, writeErr)
-				return
-			}
+func (b *Batch) publish(ctx context.Context, client *queue.Client, served []string, f *follower) (queue.Published, error) {
+	p := client.NewPublisher()
+	sum, n := newDigest(b.opts.Route), 0
+	for line, err := range b.in.lines() {
+		var bad *batchfile.LineError
+		switch {
+		case errors.As(err, &bad):
+			err = f.refuse(b.errorLine(bad.CustomID, bad.Line, bad.Code, bad.Error()))
+		case err != nil:
+		case n == len(b.content.marks) || sum.add(line) != b.content.marks[n]:
+			err = &ChangedError{File: b.in.name, Line: line.Number}
+		default:
+			n++
+			err = b.send(ctx, p, line, served, f)
+		}
+		if err != nil {
+			return queue.Published{}, err
 		}
 	}
-	published, err := client.PublishJobs(ctx, iter.Seq2[api.Job, error](jobs))
+	if n < len(b.content.marks) {
+		return queue.Published{}, &ChangedError{File: b.in.name}
+	}
+	return p.Flush(ctx)
+}
+
+// send hands a good line to the publisher. Its job may be refused, unless an
+// earlier run has sent it.
+func (b *Batch) send(ctx context.Context, p *queue.Publisher, line batchfile.Line, served []string, f *follower) error {
+	job := b.job(line)
+	if len(served) > 0 && !slices.Contains(served, line.Model) {
+		known, err := p.Known(ctx, job)
+		if err != nil {
+			return err
+		}
+		if !known {
+			return f.refuse(b.unserved(line, served))
+		}
+	}
+	err := p.Add(ctx, job)
+	if large, ok := errors.AsType[*queue.TooLargeError](err); ok {
+		return f.refuse(b.errorLine(job.CustomID, job.Line, "request_too_large", large.Error()+": "+large.Hint()))
+	}
 	if err != nil {
-		return published, err
+		return err
 	}
-	for _, r := range published.Refused {
-		if err := f.refuse(b.errorLine(r.Job.CustomID, r.Job.Line, "request_too_large", r.Err.Error()+": "+r.Err.Hint())); err != nil {
-			return published, err
-		}
-	}
-	return published, nil
+	f.expect(line.Number)
+	return nil
 }
 
 // job makes the job of a line.
-func (b *Batch) job(line batchfile.Line, route string) api.Job {
-	model := line.Model
-	if route != "" {
-		model = route
-	}
+func (b *Batch) job(line batchfile.Line) api.Job {
 	return api.Job{
-		ID: fmt.Sprintf("%08d", line.Number), Batch: b.ID, CustomID: line.CustomID, Model: model,
+		ID: jobID(line.Number), Batch: b.ID, CustomID: line.CustomID, Model: cmp.Or(b.opts.Route, line.Model),
 		Priority: b.opts.Priority, URL: line.URL, Body: line.Body, Line: line.Number,
 	}
 }
@@ -248,9 +278,10 @@ func (b *Batch) unserved(line batchfile.Line, served []string) api.Result {
 		b.in.name, line.Number, line.Model, strings.Join(served, ", "), line.Model))
 }
 
+// errorLine is the line of the error file for a line of the input that is not sent.
 func (b *Batch) errorLine(customID string, line int, code, message string) api.Result {
 	return api.Result{
-		ID: fmt.Sprintf("batch_req_%s-%08d", b.ID, line), CustomID: customID,
+		ID: api.ResultID(b.ID, jobID(line)), CustomID: customID,
 		Error: &api.Error{Code: code, Message: message},
 		Tempo: &api.Tempo{File: b.in.name, Line: line},
 	}

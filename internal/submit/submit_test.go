@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 
 	"tempo/api"
 	"tempo/internal/batchfile"
+	"tempo/internal/queue"
 )
 
 func TestRun(t *testing.T) {
@@ -34,12 +36,16 @@ func TestRun(t *testing.T) {
 	}, s)
 	require.ElementsMatch(t, []string{"job-0", "job-1", "job-2", "job-3", "job-4"}, ids(t, o.Output))
 	require.Equal(t, []string{"", "bad"}, ids(t, o.Errors))
+	text, err := os.ReadFile(o.Errors)
+	require.NoError(t, err)
+	require.Contains(t, string(text), `{"id":"batch_req_`+s.Batch+`-00000006","custom_id":"","response":null,"error":{"code":"parse_error","message":"`+o.File+`:6: `)
 
 	b, err := c.Batch(t.Context(), s.Batch)
 	require.NoError(t, err)
 	require.Equal(t, api.Completed, b.Status)
 	require.Equal(t, api.RequestCounts{Total: 6, Completed: 5, Failed: 1}, b.RequestCounts)
-	require.True(t, b.Tempo.Sealed)
+	require.GreaterOrEqual(t, b.InProgressAt, b.CreatedAt)
+	require.GreaterOrEqual(t, b.CompletedAt, b.InProgressAt)
 	require.Equal(t, []string{model}, b.Tempo.Models)
 
 	// The same again, now all in one file: nothing is done twice.
@@ -90,7 +96,7 @@ func TestInterruptedRunGoesOn(t *testing.T) {
 	}
 	ended := make(chan outcome, 1)
 	go func() {
-		s, err := b.Run(ctx, c, "")
+		s, err := b.Run(ctx, c)
 		ended <- outcome{s, err}
 	}()
 	for range 7 {
@@ -124,18 +130,31 @@ func TestWorkerThatEndsIsNamed(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	b := read(t, options(write(t, prompts(1)...)))
+	o := options(write(t, prompts(1)...))
+	o.Route = model
+	b := read(t, o)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := b.Run(ctx, c, model)
+		_, err := b.Run(ctx, c)
 		ended <- err
 	}()
-	require.Eventually(t, func() bool {
-		n, err := c.Pending(t.Context(), b.ID)
-		return err == nil && n == 1
-	}, 10*time.Second, 10*time.Millisecond)
-	cancel(errors.New("the worker ended"))
-	require.ErrorContains(t, <-ended, "the worker ended")
+	require.Eventually(t, func() bool { return status(t, c, b.ID) == api.InProgress }, 10*time.Second, 10*time.Millisecond)
+	cancel(fmt.Errorf("the worker ended: %w", &FileError{Op: "write", Path: "here", Err: errors.New("no room")}))
+	err := <-ended
+	require.ErrorContains(t, err, "the worker ended: write here: no room")
+	var interrupted *InterruptedError
+	require.ErrorAs(t, err, &interrupted)
+	require.Equal(t, "check the path and its permissions; nothing is lost: run the same command again, it goes on where this one stopped", interrupted.Hint())
+}
+
+// status is that of a batch; "" if there is none yet.
+func status(t *testing.T, c *queue.Client, id string) api.BatchStatus {
+	t.Helper()
+	b, err := c.Batch(t.Context(), id)
+	if !errors.Is(err, queue.ErrNoBatch) {
+		require.NoError(t, err)
+	}
+	return b.Status
 }
 
 func TestUnservedModel(t *testing.T) {
@@ -157,10 +176,143 @@ func TestRouteAnswersAll(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
 	answerer(t, c, "w", always())
-	b := read(t, options(write(t, `{"prompt":"hello","model":"gpt-5"}`)))
-	s, err := b.Run(t.Context(), c, model)
+	o := options(write(t, `{"prompt":"hello","model":"gpt-5"}`))
+	o.Route = model
+	require.Equal(t, 1, send(t, c, o).Succeeded)
+}
+
+// interrupt runs a batch until its status begins as told.
+func interrupt(t *testing.T, c *queue.Client, o Options, status string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	o.Status = func(line string) {
+		if strings.HasPrefix(line, status) {
+			cancel()
+		}
+	}
+	_, err := read(t, o).Run(ctx, c)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// A run that was stopped and is sent to another model does not wait for what the
+// first one has left.
+func TestAnotherRouteAfterAnInterruption(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	o := options(write(t, prompts(3)...))
+	o.Route = "first"
+	answererOf(t, c, "w1", "first", once())
+	interrupt(t, c, o, "1 of 3")
+
+	answererOf(t, c, "w2", "second", always())
+	o.Route = "second"
+	s := send(t, c, o)
+	require.Equal(t, 3, s.Succeeded)
+	require.Zero(t, s.Resumed)
+	require.Equal(t, []string{"w2"}, s.Workers)
+}
+
+// What an earlier run has sent is waited for, also if no worker serves it now.
+func TestAnotherSetOfWorkers(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	serve := func(models ...string) {
+		require.NoError(t, c.Announce(t.Context(), api.Worker{ID: "w", Models: models}))
+	}
+	o := options(write(t, append(prompts(2), `{"custom_id":"a","prompt":"a","model":"rare"}`, `{"custom_id":"b","prompt":"b","model":"rare"}`)...))
+	serve(model, "rare")
+	answerer(t, c, "w", always())
+	stop := answererOf(t, c, "w", "rare", once())
+	interrupt(t, c, o, "3 of 4")
+	stop()
+
+	serve(model)
+	back := sync.OnceFunc(func() { answererOf(t, c, "w", "rare", always()) })
+	o.Status = func(line string) {
+		if strings.HasPrefix(line, "3 of 4") {
+			back()
+		}
+	}
+	s := send(t, c, o)
+	require.Equal(t, []int{4, 0, 3}, []int{s.Succeeded, s.Failed, s.Resumed})
+	require.ElementsMatch(t, []string{"job-0", "job-1", "a", "b"}, ids(t, o.Output))
+}
+
+// One who sends the same batch at the same time, and meets other workers, may send
+// lines that are refused here.
+func TestResultsOfOthersDoNotCount(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	answerer(t, c, "w", always())
+	o := options(write(t, prompts(2)...))
+	b := read(t, o)
+	require.NoError(t, b.create(t.Context(), c))
+	_, err := c.PublishJobs(t.Context(), func(yield func(api.Job, error) bool) {
+		yield(api.Job{ID: jobID(99), Batch: b.ID, CustomID: "other", Model: model}, nil)
+	})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		n, err := c.CountResults(t.Context(), b.ID)
+		return err == nil && n == 1
+	}, 10*time.Second, 5*time.Millisecond)
+	s := send(t, c, o)
+	require.Equal(t, []int{2, 0}, []int{s.Succeeded, s.Resumed})
+	require.ElementsMatch(t, []string{"job-0", "job-1"}, ids(t, o.Output))
+}
+
+func TestChangedInput(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		becomes []string
+		line    int
+		says    string
+	}{
+		"other line": {[]string{prompts(3)[0], `{"custom_id":"x","prompt":"other"}`, prompts(3)[2]}, 2, "prompts.jsonl:2: the file was changed"},
+		"more lines": {prompts(4), 4, "prompts.jsonl:4: the file was changed"},
+		"bad line":   {[]string{prompts(3)[0], "not JSON", prompts(3)[2]}, 3, "prompts.jsonl:3: the file was changed"},
+		"fewer":      {prompts(2), 0, "lines at its end are gone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newQueue(t)
+			o := options(write(t, prompts(3)...))
+			b := read(t, o)
+			require.NoError(t, os.WriteFile(o.File, []byte(strings.Join(test.becomes, "\n")), 0o600))
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			_, err := b.Run(ctx, c)
+			var changed *ChangedError
+			require.ErrorAs(t, err, &changed)
+			require.Equal(t, ChangedError{File: o.File, Line: test.line}, *changed)
+			require.ErrorContains(t, err, test.says)
+			require.NotEmpty(t, changed.Hint())
+			require.Equal(t, api.Validating, status(t, c, b.ID))
+
+			answerer(t, c, "w", always())
+			require.Len(t, ids(t, send(t, c, o).Output), len(test.becomes), "as a batch of its own")
+		})
+	}
+}
+
+// The user who stops the command behind the last result has a success.
+func TestInterruptionBehindTheLastResult(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	answerer(t, c, "w", always())
+	o := options(write(t, prompts(1)...))
+	ctx, cancel := context.WithCancel(t.Context())
+	o.Status = func(line string) {
+		if line == "" { // the results are there
+			cancel()
+		}
+	}
+	b := read(t, o)
+	s, err := b.Run(ctx, c)
 	require.NoError(t, err)
 	require.Equal(t, 1, s.Succeeded)
+	require.ErrorIs(t, ctx.Err(), context.Canceled)
+	require.Equal(t, api.Completed, status(t, c, b.ID))
 }
 
 func TestNoWorkerYet(t *testing.T) {
@@ -172,7 +324,7 @@ func TestNoWorkerYet(t *testing.T) {
 	defer b.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	_, err = b.Run(ctx, c, "")
+	_, err = b.Run(ctx, c)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Equal(t, 1, logs.FilterMessageSnippet("no worker is there yet").Len())
 }
@@ -203,7 +355,7 @@ func TestOutput(t *testing.T) {
 	b := read(t, o)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := b.Run(ctx, c, "")
+	_, err := b.Run(ctx, c)
 	require.Error(t, err)
 	text, err := os.ReadFile(o.Output)
 	require.NoError(t, err)
@@ -212,6 +364,14 @@ func TestOutput(t *testing.T) {
 	answerer(t, c, "w", always())
 	send(t, c, o)
 	require.Equal(t, []string{"job-0"}, ids(t, o.Output))
+
+	// Both files are one, by two names.
+	both := o
+	both.File = write(t, append(prompts(3), "not JSON")...)
+	both.Errors = filepath.Join(filepath.Dir(o.Output), "link.jsonl")
+	require.NoError(t, os.Symlink(o.Output, both.Errors))
+	send(t, c, both)
+	require.ElementsMatch(t, []string{"job-0", "job-1", "job-2", ""}, ids(t, o.Output))
 
 	device := o
 	device.Output = "/dev/null"
@@ -226,7 +386,7 @@ func TestOutput(t *testing.T) {
 	} {
 		wrong := o
 		change(&wrong)
-		_, err := read(t, wrong).Run(t.Context(), c, "")
+		_, err := read(t, wrong).Run(t.Context(), c)
 		var file *FileError
 		require.ErrorAs(t, err, &file, name)
 		require.Equal(t, "write", file.Op)
@@ -246,7 +406,7 @@ func TestProgress(t *testing.T) {
 	b := read(t, o)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := b.Run(t.Context(), c, "")
+		_, err := b.Run(t.Context(), c)
 		ended <- err
 	}()
 	turns <- struct{}{}

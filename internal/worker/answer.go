@@ -3,6 +3,7 @@ package worker
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"tempo/api"
@@ -55,6 +56,7 @@ func describe(err error) (int, api.ErrorDetail) {
 	var field *api.FieldError
 	var large *budget.TooLargeError
 	var died *infer.DiedError
+	var attempts *attemptsError
 	switch {
 	case errors.As(err, &request):
 		status, detail.Type, detail.Param = 400, "invalid_request_error", param(request.Param)
@@ -64,12 +66,26 @@ func describe(err error) (int, api.ErrorDetail) {
 		status, detail.Type, detail.Code = 507, "memory_error", param("memory_error")
 	case errors.As(err, &died):
 		detail.Code = param("engine_crashed")
+	case errors.As(err, &attempts):
+		detail.Code = param("too_many_attempts")
 	}
 	var hinted interface{ Hint() string }
 	if errors.As(err, &hinted) {
 		detail.Hint = hinted.Hint()
 	}
 	return status, detail
+}
+
+// attemptsError says that a job was tried as often as it may be and never ended.
+type attemptsError struct{ tried int }
+
+func (e *attemptsError) Error() string {
+	return fmt.Sprintf("the job was tried %d times, and no worker ended it or gave it back", e.tried)
+}
+
+// Hint says where to look.
+func (e *attemptsError) Hint() string {
+	return "look in the workers' logs for why they ended while they had it (out of memory, a crash); send the job again when that is mended"
 }
 
 // param is nil for an empty string, as OpenAI writes it.
@@ -88,7 +104,7 @@ func (w *Worker) result(j *job, status int, body any) *api.Result {
 	d := j.delivery
 	memory := w.memory()
 	return &api.Result{
-		ID:       "batch_req_" + d.Job.Batch + "-" + d.Job.ID,
+		ID:       api.ResultID(d.Job.Batch, d.Job.ID),
 		CustomID: d.Job.CustomID,
 		Response: &api.Response{StatusCode: status, RequestID: "req_" + d.Job.Batch + "-" + d.Job.ID, Body: raw},
 		Tempo: &api.Tempo{

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -13,6 +14,9 @@ import (
 // firstTicket is the lease in KV tokens with which the first job is fetched,
 // before any job has told what jobs need here.
 const firstTicket = 256
+
+// smallestTicket is the least that is leased for a job that is not here.
+const smallestTicket = 64
 
 // takeJobs leases memory, fetches the jobs that fit, and starts them, until ctx
 // is done. Jobs run with work, and are counted by jobs.
@@ -62,19 +66,20 @@ func (w *Worker) takeTurn(ctx, work context.Context) ([]*job, error) {
 }
 
 // reserve waits for a slot in the engine and memory for one job, and takes as
-// many more as there are at this moment. It returns none when ctx is done.
+// many more as there are at this moment. It returns none when ctx is done, or when
+// the pool has shrunk meanwhile.
 func (w *Worker) reserve(ctx context.Context) ([]*budget.Lease, error) {
 	select {
 	case w.slots <- struct{}{}:
 	case <-ctx.Done():
 		return nil, nil
 	}
-	size := w.perCell.Mul(w.ticket.Load())
-	first, err := w.ledger.Acquire(ctx, size, budget.Normal)
+	size := w.ticketSize()
+	first, err := w.acquire(ctx, size)
 	if err != nil {
 		<-w.slots
-		if ctx.Err() != nil {
-			return nil, nil
+		if ctx.Err() != nil || errors.Is(err, errInVain) {
+			return nil, nil // the next turn asks for less
 		}
 		return nil, fmt.Errorf("reserve memory for a job: %w", err)
 	}
@@ -156,10 +161,17 @@ func (w *Worker) holdIntake() (release func()) {
 	}
 }
 
+// ticketSize is what to lease for a job that is not here: what jobs turned out to
+// need, or what there is room for, if that is less.
+func (w *Worker) ticketSize() budget.Bytes {
+	room := int64(w.ledger.Snapshot().Room / w.perCell)
+	return w.perCell.Mul(min(w.ticket.Load(), max(room, smallestTicket)))
+}
+
 // learn moves the size of tickets towards what jobs turned out to need.
 func (w *Worker) learn(tokens int) {
 	old := w.ticket.Load()
-	next := min(max(old+(int64(tokens)-old)/8, 64), int64(w.plan.Cells))
+	next := min(max(old+(int64(tokens)-old)/8, smallestTicket), int64(w.plan.Cells))
 	w.ticket.Store(next)
 	if old != next {
 		w.log.Debug("the size of tickets has changed", zap.Int64("tokens", next))

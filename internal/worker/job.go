@@ -98,11 +98,15 @@ var errAlreadyDone = errors.New("the job is done already")
 func (w *Worker) run(j *job) (*api.Result, error) {
 	d := j.delivery
 	done, err := w.queue.HasResult(j.ctx, d.Job.Batch, d.Job.ID)
-	if err != nil {
+	switch {
+	case err != nil && j.ctx.Err() != nil:
+		return nil, context.Cause(j.ctx) //nolint:wrapcheck // one of this package
+	case err != nil:
 		return nil, err
-	}
-	if done {
+	case done:
 		return nil, errAlreadyDone
+	case d.Attempt > w.opts.MaxAttempts:
+		return w.failure(j, &attemptsError{tried: d.Attempt - 1}), nil
 	}
 	request, err := api.ParseRequest(d.Job.URL, d.Job.Body)
 	if err != nil {
@@ -124,7 +128,7 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 				return w.failure(j, err), nil
 			}
 			j.deaths++
-		case errors.As(err, &start), errors.Is(err, errPreempted):
+		case errors.As(err, &start), errors.Is(err, infer.ErrStopped), errors.Is(err, errPreempted):
 			return nil, err
 		default:
 			return w.failure(j, err), nil
@@ -162,13 +166,9 @@ func (w *Worker) enter(j *job) (leave func(), err error) {
 	if j.deaths == 0 && w.alone.TryAcquire(weight) {
 		return leave, nil
 	}
-	j.lease.put(nil)
+	j.lease.put(nil) // the engine asks for what it needs
 	if err := w.alone.Acquire(j.ctx, weight); err != nil {
 		return nil, fmt.Errorf("wait for the engine: %w", err)
-	}
-	if err := j.lease.acquire(j.ctx, w.perCell.Mul(w.ticket.Load())); err != nil {
-		leave()
-		return nil, err
 	}
 	return leave, nil
 }
@@ -199,10 +199,22 @@ func (w *Worker) complete(ctx context.Context, j *job, result *api.Result, log *
 
 // giveBack returns the job to the queue.
 func (w *Worker) giveBack(ctx context.Context, j *job, why error, log *zap.Logger) {
-	log.Info("job given back to the queue", zap.NamedError("reason", why))
+	delay := retryDelay(why, j.delivery.Attempt)
+	log.Info("job given back to the queue", zap.NamedError("reason", why), zap.Duration("delay", delay))
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := j.delivery.GiveBack(ctx, 0); err != nil {
+	if err := j.delivery.GiveBack(ctx, delay); err != nil {
 		log.Warn("a job could not be given back; it will be delivered again", zap.Error(err))
 	}
+}
+
+// retryDelay is how long a job that is given back stays in the queue. Another
+// worker may have it at once if this one is stopping or short of memory; after an
+// error the next try would meet the same one.
+func retryDelay(why error, attempt int) time.Duration {
+	_, gone := errors.AsType[*infer.StartError](why)
+	if gone || errors.Is(why, errDrained) || errors.Is(why, errPreempted) || errors.Is(why, infer.ErrStopped) {
+		return 0
+	}
+	return min(time.Second<<min(attempt-1, 5), 30*time.Second)
 }

@@ -3,7 +3,9 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,7 +91,7 @@ func TestEngineDies(t *testing.T) {
 		attempts[r.Tempo.Attempt]++
 	}
 	require.Equal(t, map[int]int{1: 8, 2: 4}, attempts)
-	require.False(t, engine.deadRun, "a job that was in a dying engine did not run alone")
+	require.False(t, engine.crowded, "a job that was in a dying engine did not run alone")
 }
 
 func TestJobThatKillsTwiceIsBuried(t *testing.T) {
@@ -114,7 +116,7 @@ func TestJobThatKillsTwiceIsBuried(t *testing.T) {
 		require.Equal(t, 2, r.Tempo.Attempt)
 	}
 	require.Equal(t, 2, engine.ran("prompt 3"))
-	require.False(t, engine.deadRun, "the job did not run alone")
+	require.False(t, engine.crowded, "the job did not run alone")
 }
 
 // newJob is a job in the worker that no queue knows.
@@ -153,7 +155,7 @@ func TestEnter(t *testing.T) {
 	}, time.Second, time.Millisecond)
 	leaveA()
 	require.NoError(t, <-entered)
-	require.Equal(t, firstTicket, b.lease.Tokens())
+	require.Zero(t, b.lease.Tokens(), "the engine asks for what it needs")
 
 	// Whoever waits for it to leave can be ended.
 	go func() {
@@ -167,4 +169,88 @@ func TestEnter(t *testing.T) {
 	w.leave(a)
 	w.leave(b)
 	w.requireEmpty(t)
+}
+
+// lookups is a queue in which looking for a result fails for the first n times.
+type lookups struct {
+	Queue
+	fail atomic.Int64
+}
+
+func (l *lookups) HasResult(ctx context.Context, batch, job string) (bool, error) {
+	if l.fail.Add(-1) >= 0 {
+		return false, errors.New("no answer")
+	}
+	return l.Queue.HasResult(ctx, batch, job)
+}
+
+// TestFailedLookup: a job that cannot be looked up is not tried again at once.
+func TestFailedLookup(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	engine := &script{}
+	w := newWorker(t, c, engine, nil)
+	l := &lookups{Queue: c}
+	l.fail.Store(1)
+	w.queue = l
+	w.run(t)
+	began := time.Now()
+	send(t, c, "b", "hello")
+	requireAnswered(t, results(t, c, "b", 1)["custom-0"], 1)
+	require.GreaterOrEqual(t, time.Since(began), time.Second)
+}
+
+func TestRetryDelay(t *testing.T) {
+	t.Parallel()
+	failed := errors.New("no answer")
+	for _, c := range []struct {
+		why     error
+		attempt int
+		want    time.Duration
+	}{
+		{errDrained, 3, 0},
+		{errPreempted, 3, 0},
+		{infer.ErrStopped, 3, 0},
+		{&infer.StartError{Err: failed}, 3, 0},
+		{failed, 1, time.Second},
+		{failed, 2, 2 * time.Second},
+		{failed, 5, 16 * time.Second},
+		{failed, 6, 30 * time.Second},
+		{failed, 1000, 30 * time.Second},
+	} {
+		require.Equal(t, c.want, retryDelay(c.why, c.attempt), "%v at attempt %d", c.why, c.attempt)
+	}
+}
+
+// TestTooManyAttempts: a job in which worker after worker is lost ends.
+func TestTooManyAttempts(t *testing.T) {
+	t.Parallel()
+	w := newWorker(t, newQueue(t), &script{}, nil)
+	for attempt, ok := range map[int]bool{5: true, 6: false} {
+		j := newJob(t, w.Worker, "j", 100)
+		j.delivery.Attempt = attempt
+		j.delivery.Job.URL, j.delivery.Job.Body = api.ChatCompletions, json.RawMessage(`{"messages":[{"role":"user","content":"hello"}]}`)
+		r, err := w.Worker.run(j)
+		require.NoError(t, err)
+		require.Equal(t, ok, r.OK())
+		if !ok {
+			e := requireFailed(t, *r, 500)
+			require.Equal(t, "too_many_attempts", *e.Code)
+			require.Contains(t, e.Message, "tried 5 times")
+			require.NotEmpty(t, e.Hint)
+		}
+		w.leave(j)
+	}
+}
+
+// TestStoppedEngineIsNoAnswer: a job that meets an engine that was closed has no
+// result; it goes back.
+func TestStoppedEngineIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorker(t, newQueue(t), &script{act: func(context.Context, infer.Request, string) error { return infer.ErrStopped }}, nil)
+	j := newJob(t, w.Worker, "j", 100)
+	j.delivery.Job.URL, j.delivery.Job.Body = api.ChatCompletions, json.RawMessage(`{"messages":[{"role":"user","content":"hello"}]}`)
+	_, err := w.Worker.run(j)
+	require.ErrorIs(t, err, infer.ErrStopped)
+	w.leave(j)
 }

@@ -89,12 +89,47 @@ func (l *jobLease) set(want budget.Bytes) error {
 func (l *jobLease) acquire(ctx context.Context, want budget.Bytes) error {
 	l.put(nil)
 	defer l.worker.holdIntake()()
-	lease, err := l.worker.ledger.Acquire(ctx, want, budget.Normal)
+	lease, err := l.worker.acquire(ctx, want)
+	if errors.Is(err, errInVain) {
+		return l.worker.shrunkBelow(want)
+	}
 	if err != nil {
 		return fmt.Errorf("wait for memory: %w", err)
 	}
 	l.put(lease)
 	return nil
+}
+
+// errInVain says that a wait for memory was given up: nobody holds any that could
+// be given back, and the pool has shrunk below what is wanted.
+var errInVain = errors.New("nobody can make room")
+
+// acquire is Ledger.Acquire that gives up a wait in vain with errInVain.
+func (w *Worker) acquire(ctx context.Context, want budget.Bytes) (*budget.Lease, error) {
+	waiting, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	go w.watchWait(waiting, want, giveUp)
+	lease, err := w.ledger.Acquire(waiting, want, budget.Normal)
+	if err != nil && ctx.Err() == nil && waiting.Err() != nil {
+		return nil, errInVain
+	}
+	return lease, err
+}
+
+// watchWait gives a wait for memory up when it is in vain, or ends with it.
+func (w *Worker) watchWait(waiting context.Context, want budget.Bytes, giveUp context.CancelFunc) {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-waiting.Done():
+			return
+		case <-tick.C:
+		}
+		if s := w.ledger.Snapshot(); s.Leases == 0 && want > s.Room {
+			giveUp()
+		}
+	}
 }
 
 // put replaces what the job holds; nil = nothing. A job that has left keeps
@@ -174,6 +209,15 @@ func (w *Worker) growAlone(ctx context.Context, j *job, want budget.Bytes) error
 			return ctx.Err()
 		}
 	}
+	return w.shrunkBelow(want)
+}
+
+// shrunkBelow says, also in the log, that the pool has shrunk below what a job
+// needs: the processes hold more beside it than was planned.
+func (w *Worker) shrunkBelow(want budget.Bytes) error {
+	s := w.ledger.Snapshot()
+	w.log.Warn("a job fails because more memory is held beside the KV cache than was planned",
+		zap.Int64("need_bytes", int64(want)), zap.Int64("room_bytes", int64(s.Room)), zap.Stringer("measured", s.Measured))
 	return &budget.TooLargeError{
 		What: "a job's KV cache on " + w.opts.Device.ID, Need: want, Capacity: max(s.Room, 0),
 		Hints: []string{"wait until others on the device have given memory back, or lower max_tokens"},

@@ -153,3 +153,46 @@ func TestClosedLeaseKeepsNothing(t *testing.T) {
 	require.NoError(t, j.lease.Resize(t.Context(), 0, 50), "a late answer to an engine that asked")
 	w.requireEmpty(t)
 }
+
+// TestShrunkRoom: others' memory has made the pool too small for a job that waits to
+// start, and nobody holds anything: it must not wait, and hold the intake, for ever.
+func TestShrunkRoom(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	engine := &script{act: func(ctx context.Context, r infer.Request, prompt string) error {
+		if prompt == "prompt 0" {
+			return r.Lease.Resize(ctx, 0, 900)
+		}
+		return nil
+	}}
+	w := newWorker(t, c, engine, nil)
+	w.ledger.SetLimit(w.ledger.Snapshot().Charged().Total() - 200*w.perCell) // 824 are left
+	w.run(t)
+	send(t, c, "b", prompts(3)...)
+	got := results(t, c, "b", 3)
+	e := requireFailed(t, got["custom-0"], 507)
+	require.Contains(t, e.Message, "900 KiB needed, at most 824 KiB")
+	requireAnswered(t, got["custom-1"], 1)
+	requireAnswered(t, got["custom-2"], 1)
+}
+
+// TestTicketsShrinkWithTheRoom: so do leases for jobs to come, if jobs so far needed
+// more than there is now.
+func TestTicketsShrinkWithTheRoom(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	w := newWorker(t, c, &script{}, nil)
+	w.ticket.Store(1000)
+	w.ledger.SetLimit(w.ledger.Snapshot().Charged().Total() - 200*w.perCell)
+	require.Equal(t, w.perCell.Mul(824), w.ticketSize())
+	full, err := w.ledger.Acquire(t.Context(), w.perCell.Mul(824), budget.Normal)
+	require.NoError(t, err)
+	w.run(t)
+	require.Eventually(t, func() bool { return w.ledger.Snapshot().Waiting == 1 }, 5*time.Second, time.Millisecond)
+	w.ledger.SetLimit(w.ledger.Snapshot().Limit - 300*w.perCell) // while the intake waits
+	full.Release()
+	send(t, c, "b", prompts(3)...)
+	for _, r := range results(t, c, "b", 3) {
+		requireAnswered(t, r, 1)
+	}
+}

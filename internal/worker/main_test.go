@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,16 @@ import (
 
 const model = "tiny"
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(engineVar) == "" {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	if err := serveEngine(); err != nil {
+		fmt.Fprintln(os.Stderr, "engine:", err)
+		os.Exit(1)
+	}
+}
 
 // newQueue starts a server of its own for a test, with the streams.
 func newQueue(t *testing.T) *queue.Client {
@@ -105,11 +115,12 @@ type script struct {
 	infer.Sleeper
 	act func(ctx context.Context, r infer.Request, prompt string) error // nil = nothing
 
-	mu      sync.Mutex
-	runs    map[string]int // by prompt; guarded by mu
-	inside  int            // jobs in the engine; guarded by mu
-	most    int            // at once; guarded by mu
-	deadRun bool           // a job ran beside one that has died once; guarded by mu
+	mu        sync.Mutex
+	runs      map[string]int // by prompt; guarded by mu
+	inside    int            // jobs in the engine; guarded by mu
+	most      int            // at once; guarded by mu
+	exclusive int            // jobs in the engine that were in one that died; guarded by mu
+	crowded   bool           // there was one of those beside another; guarded by mu
 }
 
 func (s *script) Generate(ctx context.Context, r infer.Request) (*infer.Output, error) {
@@ -121,12 +132,19 @@ func (s *script) Generate(ctx context.Context, r infer.Request) (*infer.Output, 
 	s.runs[prompt]++
 	s.inside++
 	s.most = max(s.most, s.inside)
-	s.deadRun = s.deadRun || (s.runs[prompt] > 1 && s.inside > 1)
+	again := s.runs[prompt] > 1
+	if again {
+		s.exclusive++
+	}
+	s.crowded = s.crowded || s.exclusive > 0 && s.inside > 1
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.inside--
+		if again {
+			s.exclusive--
+		}
 	}()
 	if s.act != nil {
 		if err := s.act(ctx, r, prompt); err != nil {

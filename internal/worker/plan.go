@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -55,12 +56,12 @@ func (w *Worker) Start(ctx context.Context) error {
 		return err
 	}
 	shape := infer.Shape{Sequences: w.plan.Sequences, Cells: w.plan.Cells}
-	allocated, err := w.engine.Load(ctx, shape)
+	allocated, err := w.load(ctx, shape)
 	if err != nil {
 		return err
 	}
 	w.facts.Context = min(w.facts.Context, w.plan.Cells)
-	w.perCell = allocated.KVCache / budget.Bytes(w.plan.Cells)
+	w.perCell = w.plan.Footprint.KVCache / budget.Bytes(w.plan.Cells)
 	w.ticket.Store(int64(min(firstTicket, w.plan.Cells)))
 	w.slots = make(chan struct{}, w.plan.Sequences)
 	return w.compare(allocated)
@@ -69,21 +70,52 @@ func (w *Worker) Start(ctx context.Context) error {
 // fixed is what the processes hold before the engine loads anything.
 func (w *Worker) fixed() (budget.Footprint, error) {
 	if w.opts.Device.Kind != budget.CPU {
-		// The CUDA context, cuBLAS' workspaces and the loaded kernels; replaced by
-		// what the driver says after the load.
+		// The CUDA context, cuBLAS' workspaces and the loaded kernels.
 		return budget.Footprint{Overhead: 600 * budget.MiB}, nil
 	}
 	self, err := w.opts.Measure(os.Getpid())
 	if err != nil {
 		return budget.Footprint{}, fmt.Errorf("measure this process: %w", err)
 	}
-	return budget.Footprint{Overhead: self.Add(w.facts.Process).Add(processGrowth)}, nil
+	w.own = self.Add(processGrowth).Add(w.opts.ExtraOverhead)
+	return budget.Footprint{Overhead: w.own.Add(w.facts.Process)}, nil
+}
+
+// OwnShare is what this process itself may hold of the limit, in bytes: the part of
+// the overhead that was booked for it. It is 0 on a GPU, where the process takes
+// nothing. Start must have returned.
+func (w *Worker) OwnShare() budget.Bytes { return w.own }
+
+// loadSample is the time between two measurements while the model is loaded.
+const loadSample = 100 * time.Millisecond
+
+// load loads the model, and measures memory meanwhile: the peak may be there.
+func (w *Worker) load(ctx context.Context, shape infer.Shape) (budget.Footprint, error) {
+	loading, loaded := context.WithCancel(ctx)
+	var measuring sync.WaitGroup
+	measuring.Go(func() {
+		tick := time.NewTicker(loadSample)
+		defer tick.Stop()
+		for {
+			_, _ = w.monitor.Sample() // compare says if it cannot be measured
+			select {
+			case <-loading.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	defer measuring.Wait()
+	defer loaded()
+	return w.engine.Load(ctx, shape)
 }
 
 // planPool finds the largest pool within the limit that jobs can use.
 func (w *Worker) planPool(ctx context.Context, fixed budget.Footprint) (budget.Plan, error) {
 	dryRun := func(sequences, cells int) (budget.Footprint, error) {
-		return w.engine.DryRun(ctx, infer.Shape{Sequences: sequences, Cells: cells})
+		f, err := w.engine.DryRun(ctx, infer.Shape{Sequences: sequences, Cells: cells})
+		f.KVCache = wholeCells(f.KVCache, cells)
+		return f, err
 	}
 	parallel, err := w.parallelTokens(fixed, dryRun)
 	if err != nil {
@@ -103,6 +135,14 @@ func (w *Worker) planPool(ctx context.Context, fixed budget.Footprint) (budget.P
 	}
 	w.log.Info("memory is planned", zap.String("plan", plan.Reason))
 	return plan, nil
+}
+
+// wholeCells rounds the size of a pool up to as many bytes for each of its cells.
+// Engines tell the size rounded, and the leases of a pool in which a cell seemed a
+// little smaller than it is would add up to more cells than there are.
+func wholeCells(pool budget.Bytes, cells int) budget.Bytes {
+	n := budget.Bytes(cells)
+	return max(pool.Add(n-1)/n, 1).Mul(int64(cells))
 }
 
 // parallelTokens is how many tokens a decode step may generate: what the user
@@ -142,7 +182,9 @@ func (w *Worker) book(f budget.Footprint) error {
 	return nil
 }
 
-// compare books what was really allocated instead of the plan and logs both.
+// compare puts what was really allocated into the ledger beside the plan, which
+// charges the larger of both, and logs them. It returns *budget.TooLargeError if
+// that leaves no room for jobs.
 func (w *Worker) compare(allocated budget.Footprint) error {
 	reading, err := w.monitor.Sample()
 	if err != nil { // some drivers do not tell it
@@ -166,6 +208,7 @@ func (w *Worker) compare(allocated budget.Footprint) error {
 // measured puts a measurement into the ledger: the engine's buffers as
 // llama.cpp allocated them, and as overhead all that the processes hold beyond.
 func (w *Worker) measured(allocated budget.Footprint, total budget.Bytes) {
+	allocated.KVCache = wholeCells(allocated.KVCache, w.plan.Cells)
 	allocated.Overhead = max(total.Sub(allocated.Weights).Sub(allocated.KVCache).Sub(allocated.ParallelBatch), 0)
 	w.ledger.SetMeasured(budget.Weights, allocated.Weights)
 	w.ledger.SetMeasured(budget.KVCache, allocated.KVCache)

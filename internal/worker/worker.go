@@ -38,9 +38,16 @@ type Options struct {
 	MaxCacheTokens int
 	// Measure reads the device memory of a process.
 	Measure func(pid int) (budget.Bytes, error)
+	// ExtraOverhead is memory in bytes that this process will take beyond what it
+	// holds when Start is called and the usual growth: a batch that it reads, a
+	// queue that it runs. It is booked as overhead on a CPU.
+	ExtraOverhead budget.Bytes
 	// DrainTimeout is how long running jobs may go on after Run's context is
 	// done, before they are given back; 0 = 5 s.
 	DrainTimeout time.Duration
+	// MaxAttempts is how often a job is tried; the next delivery gets an error
+	// result. It ends jobs that kill their worker again and again; 0 = 5.
+	MaxAttempts int
 	// StatsInterval is the time between two publications of memory statistics;
 	// 0 = 2 s.
 	StatsInterval time.Duration
@@ -73,7 +80,8 @@ type Worker struct {
 	facts   infer.Facts
 	plan    budget.Plan
 	ledger  *budget.Ledger
-	perCell budget.Bytes // KV bytes of one token
+	perCell budget.Bytes // KV bytes of one token; those of all cells are the pool that leases lie in
+	own     budget.Bytes // see OwnShare
 	started time.Time
 
 	slots  chan struct{}       // one for each job that may be in the engine
@@ -90,14 +98,17 @@ type Worker struct {
 }
 
 // New makes a worker. It does not own engine, taker or monitor: closing the
-// engine and watching its processes with the monitor is up to the caller. A nil
-// log is silent.
+// engine and watching its processes with the monitor is up to the caller; but Run
+// closes an engine that keeps it from ending. A nil log is silent.
 func New(opts Options, q Queue, taker Taker, engine infer.Engine, monitor *budget.Monitor, log *zap.Logger) *Worker {
 	if log == nil {
 		log = zap.NewNop()
 	}
 	if opts.DrainTimeout == 0 {
 		opts.DrainTimeout = 5 * time.Second
+	}
+	if opts.MaxAttempts == 0 {
+		opts.MaxAttempts = 5
 	}
 	if opts.StatsInterval == 0 {
 		opts.StatsInterval = 2 * time.Second
@@ -119,8 +130,9 @@ func (w *Worker) Model() string { return w.opts.Model }
 const announceEvery = 10 * time.Second
 
 // Run takes and answers jobs until ctx is done; then it takes no more, lets the
-// running jobs end for DrainTimeout and gives the rest back. Start must have
-// returned. It returns an error if the engine is gone for good.
+// running jobs end for DrainTimeout and gives the rest back; it closes the engine
+// if that does not let go of them. Start must have returned. It returns an error if
+// the engine is gone for good.
 func (w *Worker) Run(ctx context.Context) error {
 	// The queue's heartbeats and the jobs outlive ctx until the drain is over.
 	outlive, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -154,13 +166,26 @@ func (w *Worker) Run(ctx context.Context) error {
 	return errors.Join(err, w.fatal)
 }
 
-// drain waits for the running jobs, and after DrainTimeout ends them.
+// letGo is how long an engine may take to let go of jobs that were ended: the
+// step that it is in.
+const letGo = 2 * time.Second
+
+// drain waits for the running jobs, and after DrainTimeout ends them. An engine
+// that does not let go of them is stuck, or in a step that takes too long to wait
+// for: then the engine is ended.
 func (w *Worker) drain(jobs *sync.WaitGroup, giveUp context.CancelCauseFunc) {
 	if n := w.count(); n > 0 {
 		w.log.Info("draining: no more jobs are taken", zap.Int("running", n), zap.Duration("timeout", w.opts.DrainTimeout))
 	}
-	timer := time.AfterFunc(w.opts.DrainTimeout, func() { giveUp(errDrained) })
-	defer timer.Stop()
+	stop := time.AfterFunc(w.opts.DrainTimeout, func() { giveUp(errDrained) })
+	defer stop.Stop()
+	force := time.AfterFunc(w.opts.DrainTimeout+letGo, func() {
+		w.log.Warn("the engine does not let go of its jobs and is ended", zap.Int("running", w.count()))
+		if err := w.engine.Close(); err != nil {
+			w.log.Warn("the engine did not end well", zap.Error(err))
+		}
+	})
+	defer force.Stop()
 	jobs.Wait()
 }
 

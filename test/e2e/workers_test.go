@@ -70,6 +70,29 @@ func TestWorkerInterrupted(t *testing.T) {
 	}
 }
 
+// An engine that hears nothing any more must not keep Ctrl-C from working.
+func TestWorkerInterruptedWithAStuckEngine(t *testing.T) {
+	t.Parallel()
+	c, url := newQueue(t)
+	h := newHome(t)
+	a := h.worker(t, "a", url, slow, "--max-parallel-tokens", "4")
+	h.write(t, "prompts.jsonl", batch(24, 100))
+	p := h.start(t, nil, "submit", "run", "prompts.jsonl", "--server", url, "--model", "m", "-o", "results.jsonl")
+	reaches(t, c, onlyBatch(t, c, url), 4)
+	engine := a.engine()
+	require.NoError(t, syscall.Kill(engine, syscall.SIGSTOP))
+	a.signal(syscall.SIGINT)
+	require.Equal(t, 0, a.wait(13*time.Second))
+	require.False(t, alive(engine))
+	h.worker(t, "b", url, slow)
+	require.Equal(t, 0, p.wait(25*time.Second), "jobs were not given back")
+	results := read(t, h.path("results.jsonl"))
+	requireOnce(t, results, 24)
+	for _, r := range results {
+		require.Equal(t, 1, r.Tempo.Attempt)
+	}
+}
+
 // TestWorkerKilled takes the 30 s after which the queue gives a job to somebody
 // else.
 func TestWorkerKilled(t *testing.T) {

@@ -40,6 +40,7 @@ func Test(t *testing.T, open func(t *testing.T) infer.Engine, spec infer.Spec) {
 		{"cancel", cancel},
 		{"cancel before", cancelBefore},
 		{"many at once", manyAtOnce},
+		{"the same job twice", twice},
 		{"greedy repeats itself", repeats},
 		{"close", closes},
 	} {
@@ -309,6 +310,42 @@ func manyAtOnce(t *testing.T, s *suite) {
 		g.Go(func() error { return s.check(t.Context(), fmt.Sprint(i), 1+i*2, 1+i%20) })
 	}
 	require.NoError(t, g.Wait())
+}
+
+// twice runs a job while it runs already, under the same ID: each run has its own
+// lease and its own end. One of them is cancelled in the middle.
+func twice(t *testing.T, s *suite) {
+	s.load(t)
+	arrived, goOn := make(chan struct{}), make(chan struct{})
+	doomed, stop := context.WithCancel(t.Context())
+	defer stop()
+	first := NewLease(0)
+	first.Grant = func(ctx context.Context, _, _ int) error {
+		close(arrived)
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	second := NewLease(0)
+	second.Grant = func(ctx context.Context, used, n int) error {
+		if used == 0 {
+			stop() // the first one
+			<-goOn
+		}
+		return ctx.Err()
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Generate(doomed, complete("same", Words(10), 20, first))
+		close(goOn)
+		ended <- err
+	}()
+	<-arrived
+	out, err := s.Generate(t.Context(), complete("same", Words(20), 20, second))
+	require.NoError(t, err)
+	require.Equal(t, 20, out.PromptTokens)
+	require.NotEmpty(t, second.Calls())
+	require.ErrorIs(t, <-ended, context.Canceled)
+	require.Zero(t, first.Tokens())
 }
 
 func repeats(t *testing.T, s *suite) {

@@ -48,7 +48,7 @@ func (m *Model) NewContext(opts ContextOptions) (*Context, error) {
 	handle, err := llama.InitFromModel(m.handle, params)
 	sizes, reason := m.lib.log.take()
 	if err != nil {
-		return nil, fmt.Errorf("create a context of %d tokens for %d sequences: %w", opts.Cells, opts.Sequences, cmpError(err, reason))
+		return nil, fmt.Errorf("create a context of %d tokens for %d sequences: %w", opts.Cells, opts.Sequences, preferReason(err, reason))
 	}
 	c := &Context{model: m, opts: opts, handle: handle, cache: sizes.cache, compute: m.onDevice(sizes.compute)}
 	if c.memory, err = llama.GetMemory(handle); err != nil {

@@ -142,8 +142,6 @@ func TestTokenize(t *testing.T) {
 	require.Equal(t, "<|im_start|>", bos)
 	require.Equal(t, "<|im_end|>", eos)
 	require.Equal(t, gguf.DefaultChatTemplate, m.ChatTemplate())
-	require.Equal(t, "llama", m.Meta("general.architecture"))
-	require.Empty(t, m.Meta("no.such.key"))
 	require.Nil(t, m.Piece(-1))
 	require.Nil(t, m.Piece(Token(m.Vocabulary())))
 	require.False(t, m.Ends(-1))

@@ -61,7 +61,7 @@ func (l *Library) OpenModel(path string, opts ModelOptions) (*Model, error) {
 	handle, err := llama.ModelLoadFromFile(path, params)
 	sizes, reason := l.log.take()
 	if err != nil || handle == 0 {
-		return nil, fmt.Errorf("load model %s: %w", path, cmpError(err, reason))
+		return nil, fmt.Errorf("load model %s: %w", path, preferReason(err, reason))
 	}
 	m := &Model{lib: l, handle: handle, vocab: llama.ModelGetVocab(handle), opts: opts}
 	m.weights = budget.FromUint64(llama.ModelSize(handle))
@@ -73,8 +73,8 @@ func (l *Library) OpenModel(path string, opts ModelOptions) (*Model, error) {
 	return m, nil
 }
 
-// cmpError prefers llama.cpp's own last error line to yzma's summary.
-func cmpError(err error, reason string) error {
+// preferReason prefers llama.cpp's own last error line to yzma's summary.
+func preferReason(err error, reason string) error {
 	if reason != "" {
 		return errors.New(reason)
 	}
@@ -147,12 +147,6 @@ func (m *Model) Piece(t Token) []byte {
 
 // Ends reports whether t ends a generation (end of text, end of turn).
 func (m *Model) Ends(t Token) bool { return t >= 0 && int(t) < len(m.ends) && m.ends[t] }
-
-// Meta is a value of the file's metadata, "" if the key is absent.
-func (m *Model) Meta(key string) string {
-	v, _ := llama.ModelMetaValStr(m.handle, key)
-	return v
-}
 
 // ChatTemplate is the file's chat template (Jinja), "" if it has none.
 func (m *Model) ChatTemplate() string { return llama.ModelChatTemplate(m.handle, "") }

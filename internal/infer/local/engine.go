@@ -116,14 +116,12 @@ func startError(err error, advice string) error {
 	return out
 }
 
-var errNotOpen = errors.New("the engine has no model open")
-
 // DryRun asks llama.cpp what a context of this shape would allocate.
 func (e *Engine) DryRun(_ context.Context, shape infer.Shape) (budget.Footprint, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.dry == nil {
-		return budget.Footprint{}, errNotOpen
+		return budget.Footprint{}, infer.ErrNotOpen
 	}
 	ctx, err := e.dry.NewContext(e.options(shape))
 	if err != nil {
@@ -147,7 +145,7 @@ func (e *Engine) Load(_ context.Context, shape infer.Shape) (budget.Footprint, e
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.dry == nil {
-		return budget.Footprint{}, errNotOpen
+		return budget.Footprint{}, infer.ErrNotOpen
 	}
 	err := e.dry.Close()
 	e.dry = nil
@@ -205,7 +203,7 @@ func (e *Engine) begin(job *api.Request) (s *schedule.Scheduler, prompt []llama.
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	if e.sched == nil {
-		return nil, nil, 0, errNotOpen
+		return nil, nil, 0, infer.ErrNotOpen
 	}
 	prompt, err = e.prompt(job)
 	return e.sched, prompt, e.facts.Context, err
