@@ -77,8 +77,6 @@ type RequestCounts struct {
 type BatchTempo struct {
 	Priority Priority `json:"priority"`
 	Models   []string `json:"models"` // served names that its jobs ask for
-	// Sealed is set once every job is in the queue: Total is final then.
-	Sealed bool `json:"sealed"`
 }
 
 // Worker is what a worker says of itself in the bucket WORKERS; the entry

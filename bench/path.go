@@ -130,7 +130,7 @@ func startPath(ctx context.Context, dir string, jobs []*api.Request, log *zap.Lo
 		return nil, err
 	}
 	screen := cli.NewScreen(os.Stderr)
-	if p.node, err = node.Start(ctx, c, p.client, node.Engine{Args: cli.EngineArgs(c.Log, screen), Stderr: screen}, log); err != nil {
+	if p.node, err = node.Start(ctx, c, p.client, node.Options{Args: cli.EngineArgs(c.Log, screen), Stderr: screen}, log); err != nil {
 		return nil, err
 	}
 	work, stop := context.WithCancel(ctx)

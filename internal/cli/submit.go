@@ -13,6 +13,7 @@ import (
 
 	"tempo/api"
 	"tempo/internal/batchfile"
+	"tempo/internal/budget"
 	"tempo/internal/config"
 	"tempo/internal/node"
 	"tempo/internal/queue"
@@ -156,7 +157,9 @@ func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, scree
 			return nil, nil, err
 		}
 	}
-	n, err := node.Start(ctx, c, client, node.Engine{Args: EngineArgs(c.Log, screen), Stderr: screen}, log)
+	n, err := node.Start(ctx, c, client, node.Options{
+		Args: EngineArgs(c.Log, screen), Stderr: screen, Batch: batch.ID, ExtraOverhead: jobOverhead.Mul(int64(batch.Len())),
+	}, log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -182,6 +185,10 @@ func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, scree
 	tidy(ctx, log, "remove the batch from the queue", func(ctx context.Context) error { return client.RemoveBatch(ctx, batch.ID) })
 	return summary, []api.MemoryStats{stats}, nil
 }
+
+// jobOverhead is what a queued job takes in this process: its subject and id in the
+// embedded server (about 260 bytes in a million jobs), and its marks in submit.
+const jobOverhead budget.Bytes = 512
 
 // nameUnfinished names the batches of other runs that wait in the queue's
 // directory: this run leaves them alone.

@@ -45,7 +45,7 @@ func runWorker(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	defer client.Close()
-	n, err := node.Start(ctx, c, client, node.Engine{Args: EngineArgs(c.Log, screen), Stderr: screen}, log)
+	n, err := node.Start(ctx, c, client, node.Options{Args: EngineArgs(c.Log, screen), Stderr: screen}, log)
 	if err != nil {
 		return stopped(ctx, err)
 	}

@@ -31,14 +31,16 @@ const reserve = 512 * budget.MiB
 // sampleEvery is the time between two measurements of the device's memory.
 const sampleEvery = time.Second
 
-// Engine says how engine processes are started, and what is beside them.
-type Engine struct {
+// Options say how engine processes are started, and what is beside them.
+type Options struct {
 	Args   []string  // arguments that make this program an engine
 	Stderr io.Writer // gets what they write
 	// ExtraOverhead is memory in bytes that this process will take beyond what it
 	// holds when Start is called and the usual growth of 64 MiB: it is booked as
 	// overhead on a CPU. A caller knows it that has a large batch of its own.
 	ExtraOverhead budget.Bytes
+	// Batch is the only batch that the node serves; "" = all.
+	Batch string
 }
 
 // Node is a worker with all that it needs.
@@ -50,7 +52,7 @@ type Node struct {
 }
 
 // Start makes a node and loads its model. It must be closed. A nil log is silent.
-func Start(ctx context.Context, c *config.Config, client *queue.Client, engine Engine, log *zap.Logger) (*Node, error) {
+func Start(ctx context.Context, c *config.Config, client *queue.Client, o Options, log *zap.Logger) (*Node, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
@@ -65,20 +67,20 @@ func Start(ctx context.Context, c *config.Config, client *queue.Client, engine E
 		return nil, fmt.Errorf("find a device: %w", err)
 	}
 	log.Info("device found", zap.String("device", device.ID), zap.String("name", device.Name), zap.String("reason", reason))
-	n, err := start(ctx, c, client, engine, spec, name, device, log)
+	n, err := start(ctx, c, client, o, spec, name, device, log)
 	var noGPU *infer.NoGPUError
 	if errors.As(err, &noGPU) && c.Engine.Device == "auto" {
 		log.Warn("the GPU cannot be used, the CPU is taken instead", zap.Error(err))
 		if device, _, err = budget.Discover(budget.DiscoverOptions{WantGPU: budget.CPUID}); err != nil {
 			return nil, fmt.Errorf("find a device: %w", err)
 		}
-		n, err = start(ctx, c, client, engine, spec, name, device, log)
+		n, err = start(ctx, c, client, o, spec, name, device, log)
 	}
 	return n, err
 }
 
 // start makes a node on one device.
-func start(ctx context.Context, c *config.Config, client *queue.Client, engine Engine, spec infer.Spec, name string, device budget.Device, log *zap.Logger) (*Node, error) {
+func start(ctx context.Context, c *config.Config, client *queue.Client, o Options, spec infer.Spec, name string, device budget.Device, log *zap.Logger) (*Node, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program's file: %w", err)
@@ -95,9 +97,9 @@ func start(ctx context.Context, c *config.Config, client *queue.Client, engine E
 		spec.GPU = 0 // the only one that the engine sees
 	}
 	n.host = infer.NewHost(infer.HostOptions{
-		Command: append([]string{program}, engine.Args...),
+		Command: append([]string{program}, o.Args...),
 		Env:     env,
-		Stderr:  engine.Stderr,
+		Stderr:  o.Stderr,
 		OnProcess: func(pid int, alive bool) {
 			if alive {
 				monitor.Add(pid)
@@ -108,12 +110,12 @@ func start(ctx context.Context, c *config.Config, client *queue.Client, engine E
 	}, log)
 	limit, why := budget.EffectiveLimit(budget.GiBs(c.Memory.MaxGB), device, reserve)
 	log.Info("memory limit", zap.Int64("limit_bytes", int64(limit)), zap.String("reason", why))
-	taker := client.NewTaker(queue.TakerOptions{Worker: c.Engine.WorkerName, Models: []string{name}}, log)
+	taker := client.NewTaker(queue.TakerOptions{Worker: c.Engine.WorkerName, Models: []string{name}, Batch: o.Batch}, log)
 	n.Worker = worker.New(worker.Options{
 		Name: c.Engine.WorkerName, Model: name, Spec: spec, Device: device, Limit: limit,
 		Thresholds:        budget.Thresholds{Warn: c.Memory.Warn, Act: c.Memory.Act},
 		MaxParallelTokens: c.Memory.MaxParallelTokens, MaxCacheTokens: c.Memory.MaxCacheTokens, Measure: measure,
-		ExtraOverhead: engine.ExtraOverhead,
+		ExtraOverhead: o.ExtraOverhead,
 	}, client, taker, n.host, monitor, log)
 	if err := n.Worker.Start(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())

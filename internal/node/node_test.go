@@ -50,7 +50,7 @@ func TestHeapLimit(t *testing.T) {
 	const extra = 2 * budget.GiB
 	shares := map[budget.Bytes]int64{}
 	for _, more := range []budget.Bytes{0, extra} {
-		n, err := Start(t.Context(), c, client, Engine{Args: []string{engineArg}, Stderr: os.Stderr, ExtraOverhead: more}, nil)
+		n, err := Start(t.Context(), c, client, Options{Args: []string{engineArg}, Stderr: os.Stderr, ExtraOverhead: more}, nil)
 		require.NoError(t, err)
 		shares[more] = debug.SetMemoryLimit(-1)
 		require.Equal(t, int64(n.Worker.OwnShare()), shares[more])
@@ -64,7 +64,7 @@ func TestHeapLimit(t *testing.T) {
 
 	debug.SetMemoryLimit(int64(10 * budget.MiB)) // the user's
 	defer debug.SetMemoryLimit(before)
-	n, err := Start(t.Context(), c, client, Engine{Args: []string{engineArg}}, nil)
+	n, err := Start(t.Context(), c, client, Options{Args: []string{engineArg}}, nil)
 	require.NoError(t, err)
 	require.Equal(t, int64(10*budget.MiB), debug.SetMemoryLimit(-1))
 	require.NoError(t, n.Close())
@@ -118,7 +118,7 @@ func TestFindPieces(t *testing.T) {
 
 func TestStartFindsNothing(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	_, err := Start(t.Context(), &config.Config{}, nil, Engine{}, nil)
+	_, err := Start(t.Context(), &config.Config{}, nil, Options{}, nil)
 	require.ErrorIs(t, err, setup.ErrNotSetUp)
 }
 

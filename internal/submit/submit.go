@@ -96,6 +96,9 @@ func Read(ctx context.Context, opts Options, log *zap.Logger) (*Batch, error) {
 // Close removes temporary files.
 func (b *Batch) Close() error { return b.in.Close() }
 
+// Len is the number of jobs.
+func (b *Batch) Len() int { return b.content.good }
+
 // Models are the models that the lines name.
 func (b *Batch) Models() []string { return b.content.models }
 

@@ -60,7 +60,7 @@ func sendBodies(t *testing.T, c *queue.Client, batch string, bodies ...string) {
 	t.Helper()
 	_, _, err := c.CreateBatch(t.Context(), api.Batch{
 		ID: batch, Object: "batch", Status: api.InProgress, CreatedAt: time.Now().Unix(),
-		Tempo: api.BatchTempo{Priority: api.Normal, Models: []string{model}, Sealed: true},
+		Tempo: api.BatchTempo{Priority: api.Normal, Models: []string{model}},
 	})
 	require.NoError(t, err)
 	published, err := c.PublishJobs(t.Context(), func(yield func(api.Job, error) bool) {
