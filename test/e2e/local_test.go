@@ -119,7 +119,14 @@ func TestInterruptedLocalRunGoesOn(t *testing.T) {
 	require.False(t, alive(engine))
 	require.Contains(t, p.stderr.String(), "stopped waiting for batch")
 	require.Contains(t, p.stderr.String(), "hint: nothing is lost")
-	require.Less(t, len(read(t, h.path("results.jsonl"))), 40)
+	done := len(read(t, h.path("results.jsonl")))
+	require.Less(t, done, 40)
+
+	// Another run in between names what is unfinished, and leaves it alone.
+	p = h.start(t, nil, "submit", "run", "--prompt", "Hello", "--local", "--model", slow, "--max-tokens", "3", "-o", "other.jsonl")
+	require.Equal(t, 0, p.wait(30*time.Second))
+	requireOnce(t, read(t, h.path("other.jsonl")), 1)
+	p.says("a batch of another run is not finished")
 
 	p = h.start(t, nil, "submit", args...)
 	require.Equal(t, 0, p.wait(60*time.Second))
