@@ -6,6 +6,9 @@ GOLANGCI := v2.15.0
 cache  := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/tempo
 linter := $(cache)/tools/golangci-lint-$(GOLANGCI)/golangci-lint
 
+# go-nvml's header makes the C compiler print pages of deprecation warnings.
+export CGO_CFLAGS := -O2 -g -Wno-deprecated-declarations
+
 # $(call need,PROGRAM,WHAT INSTALLS IT) fails in one line if a program is missing.
 # npm and pip are looked for by "worker setup", and only if there is something to
 # fetch.
