@@ -23,9 +23,9 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) validateWorker(v *validator) {
-	const counts = "0 (automatic) or more"
 	const maxGB = 1 << 20
 	const maxSequences = 256 // llama.cpp's, in one context
+	const maxThreads = 512   // llama.cpp's; it ends the process beyond
 	const cacheStep = 256    // llama.cpp pads a cache to multiples of it
 	m, e := c.Memory, c.Engine
 	v.check("max_memory_gb", m.MaxGB, m.MaxGB > 0 && m.MaxGB <= maxGB, fmt.Sprintf("a number over 0, up to %d", maxGB))
@@ -38,7 +38,7 @@ func (c *Config) validateWorker(v *validator) {
 	}
 	v.check("model", e.Model, !strings.HasPrefix(e.Model, "=") && !strings.HasSuffix(e.Model, "="), "[NAME=]PATH")
 	v.check("device", e.Device, isDevice(e.Device), "auto, cpu, cuda, cuda:N, or a UUID such as nvidia-smi -L shows (GPU-…)")
-	v.check("threads", e.Threads, e.Threads >= 0, counts)
+	v.check("threads", e.Threads, e.Threads >= 0 && e.Threads <= maxThreads, fmt.Sprintf("1 to %d, or 0 (automatic)", maxThreads))
 	v.check("context_size", e.ContextSize, e.ContextSize >= 0, "0 (the model's) or more")
 	v.check("batch_size", e.BatchSize, e.BatchSize >= 1, "1 or more")
 }

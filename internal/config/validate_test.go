@@ -18,6 +18,8 @@ func TestValidate(t *testing.T) {
 		{"max_memory_gb", func(c *Config) { c.Memory.MaxGB = 0 }, "got 0, allowed: a number over 0"},
 		{"max_memory_gb", func(c *Config) { c.Memory.MaxGB = math.NaN() }, "got NaN"},
 		{"max_memory_gb", func(c *Config) { c.Memory.MaxGB = math.Inf(1) }, "got +Inf"},
+		{"threads", func(c *Config) { c.Engine.Threads = 513 }, "got 513, allowed: 1 to 512, or 0 (automatic)"},
+		{"max_cache_tokens", func(c *Config) { c.Memory.MaxCacheTokens = 255 }, "got 255, allowed: 256 or more"},
 		{"max_parallel_tokens", func(c *Config) { c.Memory.MaxParallelTokens = -1 }, "got -1, allowed: 1 to 256, or 0 (automatic)"},
 		{"max_cache_tokens", func(c *Config) { c.Memory.MaxCacheTokens = -1 }, "got -1"},
 		{"memory_act", func(c *Config) { c.Memory.Act = 95 }, "got 95, allowed: a number over 0, up to 1"},

@@ -66,6 +66,9 @@ func Start(ctx context.Context, c *config.Config, client *queue.Client, o Option
 	if err != nil {
 		return nil, fmt.Errorf("find a device: %w", err)
 	}
+	if cores := budget.UsableCores(); spec.Threads > cores {
+		log.Warn("more threads than cores: decoding gets many times slower", zap.Int("threads", spec.Threads), zap.Int("cores", cores))
+	}
 	log.Info("device found", zap.String("device", device.ID), zap.String("name", device.Name), zap.String("reason", reason))
 	n, err := start(ctx, c, client, o, spec, name, device, log)
 	var noGPU *infer.NoGPUError
