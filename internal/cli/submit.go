@@ -41,7 +41,7 @@ Exit codes: 0 all done, 3 some jobs failed (their errors are written), 1 failed,
 2 wrong usage.`,
 		Example: `  submit run prompts.jsonl -o results.jsonl --errors errors.jsonl
   submit run prompts.jsonl --local --max-memory-gb 8
-  submit run --prompt "Name a colour." --local`,
+  submit run --prompt "Name a colour." --max-tokens 40 --local`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return &UsageError{Command: cmd.CommandPath(), Err: fmt.Errorf("run takes one file, got %d: %q", len(args), args)}
@@ -65,6 +65,9 @@ func runSubmit(cmd *cobra.Command, args []string) error {
 	opts, err := submitOptions(c, args, screen)
 	if err != nil {
 		return err
+	}
+	if len(args) == 1 && cmd.Flags().Changed("prompt") {
+		return &UsageError{Command: cmd.CommandPath(), Err: errors.New("--prompt and a file are given: send one of them")}
 	}
 	batch, err := submit.Read(ctx, opts, log)
 	if err != nil {

@@ -43,10 +43,16 @@ const (
 	logEvery    = 5 * time.Second
 )
 
+// sayRefused is how many refused lines are said in the log, too; all of them are
+// written.
+const sayRefused = 3
+
 // refuse writes the error of a line that was not sent.
 func (f *follower) refuse(r api.Result) error {
 	f.failed++
-	f.badLines++
+	if f.badLines++; f.badLines <= sayRefused && r.Error != nil {
+		f.batch.log.Warn("a line is refused", zap.String("reason", r.Error.Message))
+	}
 	return f.write(r)
 }
 
@@ -119,7 +125,7 @@ func (f *follower) follow(ctx context.Context, client *queue.Client) error {
 
 // interrupted explains that the batch goes on without its reader.
 func (f *follower) interrupted(err error) error {
-	return &InterruptedError{Batch: f.batch.ID, Done: f.done(), Total: f.total, Err: err}
+	return &InterruptedError{Batch: f.batch.ID, Done: f.done(), Total: f.total, New: f.batch.opts.New, Err: err}
 }
 
 // take counts and writes a result, if it is of a job that was sent: one who sends
@@ -204,6 +210,7 @@ func (f *follower) summary() *Summary {
 type InterruptedError struct {
 	Batch       string
 	Done, Total int
+	New         bool // it was sent with --new
 	Err         error
 }
 
@@ -219,7 +226,10 @@ func (e *InterruptedError) Unwrap() error { return e.Err }
 
 // Hint says how to go on, behind what mends the cause.
 func (e *InterruptedError) Hint() string {
-	const again = "nothing is lost: run the same command again, it goes on where this one stopped"
+	again := "nothing is lost: run the same command again, it goes on where this one stopped"
+	if e.New {
+		again = "what is queued goes on, but --new would make yet another batch of it: leave --new out where a run may be interrupted"
+	}
 	var cause interface{ Hint() string }
 	if errors.As(e.Err, &cause) && cause.Hint() != "" {
 		return cause.Hint() + "; " + again
