@@ -44,11 +44,14 @@ type options struct {
 	dir  string // of the files
 	runs int    // of each side
 	jobs int    // in each run; 0 = as many as the benchmark is defined with
+	// layers of a model with random weights that path is run on; 0 = the example model.
+	layers int
 }
 
 func (o *options) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.dir, "out", "bench/out", "`directory` of the files")
 	fs.IntVar(&o.runs, "runs", 5, "runs of each side, of which the median counts")
+	fs.IntVar(&o.layers, "layers", 0, "run path on a generated model of so many layers, 512 wide; 0 = the example model")
 	fs.IntVar(&o.jobs, "jobs", 0, "jobs in each run; 0 = as many as the benchmark is defined with")
 }
 

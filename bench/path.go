@@ -19,6 +19,7 @@ import (
 	"tempo/internal/budget"
 	"tempo/internal/cli"
 	"tempo/internal/config"
+	"tempo/internal/gguf"
 	"tempo/internal/infer"
 	"tempo/internal/infer/local"
 	"tempo/internal/node"
@@ -44,7 +45,7 @@ func pathBench(ctx context.Context, o options) (rows []row, err error) {
 	}
 	defer os.RemoveAll(dir)
 	jobs := makeJobs(o.jobs)
-	p, err := startPath(ctx, dir, jobs, o.log)
+	p, err := startPath(ctx, dir, o.layers, jobs, o.log)
 	if err != nil {
 		return nil, err
 	}
@@ -93,10 +94,24 @@ type path struct {
 	ended  chan error // receives what the worker returned
 }
 
-func startPath(ctx context.Context, dir string, jobs []*api.Request, log *zap.Logger) (p *path, err error) {
+// scaled is the tests' tiny model at the size of a small real one.
+func scaled(layers int) gguf.Spec {
+	s := gguf.Tiny()
+	s.Layers, s.Heads, s.KVHeads, s.Embedding, s.FeedForward = layers, 8, 4, 512, 1536
+	s.Vocab, s.Context, s.Type = 32000, 8192, gguf.F16
+	return s
+}
+
+func startPath(ctx context.Context, dir string, layers int, jobs []*api.Request, log *zap.Logger) (p *path, err error) {
 	found, err := setup.Locate("")
 	if err != nil {
 		return nil, fmt.Errorf("find libraries and model: %w", err)
+	}
+	if layers > 0 {
+		found.Model = filepath.Join(dir, fmt.Sprintf("random-%d-layers.gguf", layers))
+		if err := gguf.WriteFile(found.Model, scaled(layers)); err != nil {
+			return nil, err
+		}
 	}
 	c, err := config.Load(nil, []string{"TEMPO_DEVICE=cpu", "TEMPO_MODEL=" + found.Model, "TEMPO_LLAMA_LIB=" + found.LlamaLib, "TEMPO_LOG_LEVEL=error"})
 	if err != nil {
