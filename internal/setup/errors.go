@@ -50,12 +50,12 @@ type MissingError struct {
 }
 
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("fetch %s: %s is missing", e.For, e.Tool)
+	return fmt.Sprintf("fetch %s: %s is missing: %s", e.For, e.Tool, e.Get)
 }
 
-// Hint says how to install the client, and how to do without.
+// Hint says how to do without.
 func (e *MissingError) Hint() string {
-	return fmt.Sprintf("%s; or do without: %s", e.Get, without(e.Part))
+	return "or do without: " + without(e.Part)
 }
 
 // ClientError says that a package client failed, with the last lines it wrote.

@@ -237,15 +237,15 @@ func TestRunFaults(t *testing.T) {
 		},
 		"no npm": {
 			func(_ *testing.T, w *world) { w.opts.NPM += "-none" },
-			"npm-none is missing", "apt install npm;",
+			"npm-none is missing: install it (Debian, Ubuntu: apt install npm;", "do without: --llama-lib DIR",
 		},
 		"no python": {
 			func(_ *testing.T, w *world) { w.opts.Python += "-none" },
-			"python3-none is missing", "--model PATH",
+			"python3-none is missing: install it (", "do without: --model PATH",
 		},
 		"no pip": {
 			func(t *testing.T, w *world) { w.opts.Python = script(t, t.TempDir(), "python3", "exit 1") },
-			"python3's pip is missing", "apt install python3-pip;",
+			"python3's pip is missing: install it (Debian, Ubuntu: apt install python3-pip;", "do without: --model PATH",
 		},
 		"client fails": {
 			func(t *testing.T, w *world) {
