@@ -102,8 +102,20 @@ type Tempo struct {
 	// LeaseBytes is the most KV memory that this job had reserved.
 	LeaseBytes int64   `json:"lease_bytes,omitempty"`
 	Memory     *Memory `json:"memory,omitempty"`
-	File       string  `json:"file,omitempty"`
-	Line       int     `json:"line,omitempty"` // line of the input file, from 1
+	// MemoryError has the numbers of an error with the code "memory_error".
+	MemoryError *MemoryError `json:"memory_error,omitempty"`
+	File        string       `json:"file,omitempty"`
+	Line        int          `json:"line,omitempty"` // line of the input file, from 1
+}
+
+// MemoryError says why a job's memory can never be had on the worker that answered:
+// the result's status is 507, its error's code "memory_error".
+type MemoryError struct {
+	NeedBytes       int64    `json:"need_bytes"`
+	AvailableBytes  int64    `json:"available_bytes"` // at most, with no other job
+	NeedTokens      int      `json:"need_tokens"`     // in the KV cache
+	AvailableTokens int      `json:"available_tokens"`
+	Remedies        []string `json:"remedies"` // what would help in this case, the best first
 }
 
 // Timing is how long the parts of a job took, in seconds.
@@ -140,6 +152,9 @@ type MemoryStats struct {
 	Time     time.Time `json:"time"`
 	Memory             // measured
 	Estimate Memory    `json:"estimate"`
+	// Pressure is "ok", "warn" or "act": how near the limit is.
+	Pressure string     `json:"pressure"`
+	Host     HostMemory `json:"host"`
 	// Running and Waiting count jobs on the worker; Tokens counts generated
 	// tokens since it started.
 	Running           int   `json:"running"`
@@ -147,4 +162,24 @@ type MemoryStats struct {
 	Tokens            int64 `json:"tokens"`
 	MaxParallelTokens int   `json:"max_parallel_tokens"`
 	MaxCacheTokens    int   `json:"max_cache_tokens"`
+	// Layers are the model's layers, if they were asked for (layer_stats).
+	Layers []LayerMemory `json:"layers,omitempty"`
+}
+
+// HostMemory is what jobs take of the host's memory beside the device: requests
+// and results on their way, and the KV of jobs that gave way. In bytes.
+type HostMemory struct {
+	Limit    int64 `json:"limit"`
+	Reserved int64 `json:"reserved"`
+	Peak     int64 `json:"peak"` // the most that was reserved so far
+}
+
+// LayerMemory is the memory of one layer of a model, in bytes.
+type LayerMemory struct {
+	Layer int `json:"layer"` // from 0
+	// Kind is what it keeps of sequences: "attention", "window", "latent",
+	// "recurrent", "hybrid"; "unknown" = KVCache is not known.
+	Kind    string `json:"kind"`
+	Weights int64  `json:"weights"`
+	KVCache int64  `json:"kv_cache"` // its part of the whole pool
 }

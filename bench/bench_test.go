@@ -43,7 +43,7 @@ func TestUnknownNameIsAUsageError(t *testing.T) {
 	t.Parallel()
 	o := options{out: t.Output(), log: zap.NewNop(), dir: t.TempDir(), runs: 1}
 	err := o.run(t.Context(), []string{"quue"})
-	require.ErrorContains(t, err, `there is no benchmark "quue", there are: path, queue`)
+	require.ErrorContains(t, err, `there is no benchmark "quue", there are: path, queue, estimate`)
 	var usage *cli.UsageError
 	require.ErrorAs(t, err, &usage)
 }

@@ -1,5 +1,6 @@
 // Bench measures what Tempo costs beside doing without it, in the same run and
-// on the same machine, and writes the ratios to bench/out/NAME.json.
+// on the same machine, and how well it knows its memory beforehand. It writes the
+// ratios to bench/out/NAME.json.
 //
 //	go run ./bench          all benchmarks
 //	go run ./bench path     one
@@ -59,10 +60,11 @@ func (o *options) flags(fs *pflag.FlagSet) {
 type benchmark struct {
 	name string
 	run  func(context.Context, options) ([]row, error)
+	show func(io.Writer, string, []row) error
 }
 
 func benchmarks() []benchmark {
-	return []benchmark{{"path", pathBench}, {"queue", queueBench}}
+	return []benchmark{{"path", pathBench, table}, {"queue", queueBench, table}, {"estimate", estimateBench, worst}}
 }
 
 // run runs the named benchmarks, all if there are no names.
@@ -88,7 +90,7 @@ func (o *options) run(ctx context.Context, names []string) error {
 		if err != nil {
 			return fmt.Errorf("benchmark %s: %w", b.name, err)
 		}
-		if err := errors.Join(table(o.out, b.name, rows), save(o.dir, b.name, rows)); err != nil {
+		if err := errors.Join(b.show(o.out, b.name, rows), save(o.dir, b.name, rows)); err != nil {
 			return err
 		}
 	}

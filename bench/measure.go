@@ -15,8 +15,9 @@ import (
 	"tempo/internal/budget"
 )
 
-// row is one comparison. Ratio is ours over theirs, as more is better in all that
-// is measured here; the goal is a Ratio of AtLeast, 0 = none yet.
+// row is one comparison. Ratio is ours over theirs where more is better, theirs
+// over ours where less is; the goal is a Ratio of AtLeast, 0 = none yet. Against
+// "bound" theirs is the most that is allowed.
 type row struct {
 	Work    string  `json:"work"`
 	Against string  `json:"against"`

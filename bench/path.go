@@ -250,6 +250,8 @@ type plenty struct{ tokens atomic.Int64 }
 
 func (p *plenty) Tokens() int { return int(p.tokens.Load()) }
 
+func (p *plenty) Reclaim() <-chan struct{} { return nil }
+
 func (p *plenty) Resize(_ context.Context, _, n int) error {
 	p.tokens.Store(int64(n))
 	return nil

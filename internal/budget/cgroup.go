@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -20,43 +21,61 @@ type cgroup struct {
 // memoryLimit is one memory limit around this process.
 type memoryLimit struct {
 	limit  Bytes
-	used   Bytes // without file cache that can be dropped
+	used   Bytes  // without file cache, which can be dropped
+	dir    string // of the cgroup that has it
 	source string
 }
 
-// memoryLimits returns the limits of all cgroups around this process; an
-// unlimited one is left out. A system without cgroups has none.
+// limitFiles are the limits of a cgroup and what counts against each. Beyond
+// memory.high a process is not killed, but throttled until it is no use, and one
+// that v1 lets swap has less left of memory and swap than of memory alone.
+func limitFiles(version int) (limitToUsed map[string]string, cacheKeys []string) {
+	if version == 1 {
+		return map[string]string{
+			"memory.limit_in_bytes":       "memory.usage_in_bytes",
+			"memory.memsw.limit_in_bytes": "memory.memsw.usage_in_bytes",
+		}, []string{"total_inactive_file", "total_active_file"}
+	}
+	return map[string]string{
+		"memory.max":  "memory.current",
+		"memory.high": "memory.current",
+	}, []string{"inactive_file", "active_file"}
+}
+
+// memoryLimits returns the limits of all cgroups around this process, the
+// innermost first; an unlimited one is left out. A system without cgroups has none.
 func memoryLimits(root fs.FS) ([]memoryLimit, error) {
 	group, err := findCgroup(root, "memory")
 	if err != nil {
 		return nil, err
 	}
-	limitFile, usedFile, cacheKey := "memory.max", "memory.current", "inactive_file"
-	if group.version == 1 {
-		limitFile, usedFile, cacheKey = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-	}
+	limitToUsed, cacheKeys := limitFiles(group.version)
 	var limits []memoryLimit
 	for _, dir := range group.dirs {
-		limit, ok, err := readAmount(root, path.Join(dir, limitFile))
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			continue
-		}
-		used, _, err := readAmount(root, path.Join(dir, usedFile))
-		if err != nil {
-			return nil, err
-		}
 		stat, err := keyedBytes(root, path.Join(dir, "memory.stat"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		limits = append(limits, memoryLimit{
-			limit:  limit,
-			used:   max(used.Sub(stat[cacheKey]), 0),
-			source: fmt.Sprintf("cgroup v%d %s", group.version, "/"+path.Join(dir, limitFile)),
-		})
+		for _, limitFile := range slices.Sorted(maps.Keys(limitToUsed)) {
+			limit, ok, err := readAmount(root, path.Join(dir, limitFile))
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				continue
+			}
+			used, _, err := readAmount(root, path.Join(dir, limitToUsed[limitFile]))
+			if err != nil {
+				return nil, err
+			}
+			for _, key := range cacheKeys {
+				used = used.Sub(stat[key])
+			}
+			limits = append(limits, memoryLimit{
+				limit: limit, used: max(used, 0), dir: dir,
+				source: fmt.Sprintf("cgroup v%d %s", group.version, "/"+path.Join(dir, limitFile)),
+			})
+		}
 	}
 	return limits, nil
 }

@@ -31,14 +31,31 @@ func (k Kind) String() string {
 // CPUID is the ID of the CPU.
 const CPUID = "cpu"
 
+// ErrOldDriver: the NVIDIA driver lacks a function that is needed.
+var ErrOldDriver = errors.New("the NVIDIA driver is too old")
+
 // Device is where a model can run, with its memory at the time of asking.
 type Device struct {
 	ID    string // CPUID, or the UUID of a GPU or MIG instance
-	Name  string // for people
+	Name  string // for people; that of a MIG instance ends with its profile, as "MIG 1g.10gb"
 	Kind  Kind
-	Index int // of the GPU, as nvidia-smi counts; 0 for the CPU
+	Index int // of the GPU, as nvidia-smi counts, also for the MIG instances on it; 0 for the CPU
+	// MemoryID names the memory, the same in every process and container: workers
+	// whose devices have the same one share it. MIG instances with UUIDs of their
+	// own can (compute instances of one GPU instance).
+	MemoryID string
+	// Total is all there is, as nvidia-smi says it; of the CPU the smaller of
+	// physical memory and the cgroups' limits.
 	Total Bytes
-	Free  Bytes // what nobody uses, Tempo included
+	// Reserved is the part of Total that the driver and ECC keep: nobody can have
+	// it. 0 on a CPU, and where the driver does not tell: it counts as used then.
+	Reserved Bytes
+	Free     Bytes // what nobody uses, Tempo included; nothing of Reserved
+}
+
+// Used is what all processes together hold, Tempo's included.
+func (d Device) Used() Bytes {
+	return max(d.Total.Sub(d.Reserved).Sub(d.Free), 0)
 }
 
 // DiscoverOptions say what to look for.
@@ -54,11 +71,11 @@ type DiscoverOptions struct {
 // gpuDriver is what this package needs of a GPU driver; nvml.go has the one for
 // NVIDIA. Devices are named by their UUID.
 type gpuDriver interface {
-	// Devices lists the GPUs that answer, a split one as its MIG instances. The
-	// error joins those of the others.
-	Devices() ([]Device, error)
-	MemoryBytes(uuid string) (total, used, free Bytes, err error)
+	// Devices lists the GPUs in their order, a split one as its MIG instances.
+	Devices() ([]Found, error)
+	Device(uuid string) (Device, error)
 	ProcessMemoryBytes(uuid string, pid int) (Bytes, error)
+	Versions() (driver, library string, err error)
 	Close() error
 }
 
@@ -66,7 +83,7 @@ type gpuDriver interface {
 // this one, in particular why it is the CPU. A GPU that was asked for by name
 // and cannot be used is an error with a Hint; only "auto" falls back.
 func Discover(o DiscoverOptions) (dev Device, reason string, err error) {
-	return discover(o, openNVML, cpuDevice)
+	return discover(o, openNVML, CPUDevice)
 }
 
 func discover(o DiscoverOptions, open func(path string) (gpuDriver, error), cpu func() (Device, error)) (Device, string, error) {
@@ -91,17 +108,30 @@ func discover(o DiscoverOptions, open func(path string) (gpuDriver, error), cpu 
 
 var errNoCUDABackend = errors.New("the llama.cpp libraries at hand have no CUDA backend")
 
+// hintFor is what to do about a GPU that was asked for and cannot be used.
 func hintFor(err error) string {
-	const orCPU = "or use the CPU (\"auto\" or \"cpu\")"
+	what := remedy(err)
+	if what == "" {
+		what = "choose a GPU that nvidia-smi -L lists"
+	}
+	return what + ", or use the CPU (\"auto\" or \"cpu\")"
+}
+
+// remedy is what helps against a fault of a GPU, "" if that is not known.
+func remedy(err error) string {
 	switch {
 	case errors.Is(err, errNoCUDABackend):
-		return "give libraries with the CUDA backend (--llama-lib DIR), " + orCPU
+		return "give libraries with the CUDA backend (--llama-lib DIR)"
 	case errors.Is(err, ErrNoDriver):
-		return "install the NVIDIA driver, give NVML's path, " + orCPU
+		return "install the NVIDIA driver, give NVML's path"
+	case errors.Is(err, ErrOldDriver):
+		return "update the NVIDIA driver"
 	case errors.Is(err, ErrGPULost):
-		return "reset the GPU or restart the machine, choose another GPU, " + orCPU
+		return "reset the GPU or restart the machine, choose another GPU"
+	case errors.Is(err, errNoInstances):
+		return "create one (nvidia-smi mig -cgi PROFILE -C) or turn MIG off (nvidia-smi -mig 0)"
 	}
-	return "choose a GPU that nvidia-smi -L lists, " + orCPU
+	return ""
 }
 
 // want is a parsed DiscoverOptions.WantGPU; without a uuid or an index any GPU
@@ -145,25 +175,27 @@ func findGPU(o DiscoverOptions, w want, open func(string) (gpuDriver, error)) (D
 	if err != nil {
 		return Device{}, "", err
 	}
-	devices, faults := driver.Devices()
-	faults = errors.Join(faults, driver.Close())
+	all, err := driver.Devices()
+	faults := []error{err, driver.Close()}
 	best, matching := Device{}, 0
-	for _, d := range devices {
-		if !w.matches(d) {
+	for _, d := range all {
+		faults = append(faults, d.Fault)
+		if d.Fault != nil || !w.matches(d.Device) {
 			continue
 		}
 		if matching == 0 || d.Free > best.Free {
-			best = d
+			best = d.Device
 		}
 		matching++
 	}
+	fault := errors.Join(faults...)
 	switch {
-	case matching == 0 && faults != nil:
-		return Device{}, "", fmt.Errorf("no usable GPU: %w", faults)
-	case matching == 0 && len(devices) == 0:
+	case matching == 0 && fault != nil:
+		return Device{}, "", fmt.Errorf("no usable GPU: %w", fault)
+	case matching == 0 && len(all) == 0:
 		return Device{}, "", errors.New("the NVIDIA driver lists no GPU")
 	case matching == 0:
-		return Device{}, "", fmt.Errorf("no such GPU among the %d there are", len(devices))
+		return Device{}, "", fmt.Errorf("no such GPU among the %d there are", len(all))
 	case !o.LlamaHasCUDA:
 		return Device{}, "", fmt.Errorf("%s is there, but %w", best.Name, errNoCUDABackend)
 	}
@@ -173,77 +205,24 @@ func findGPU(o DiscoverOptions, w want, open func(string) (gpuDriver, error)) (D
 	} else if w.uuid == "" && w.index < 0 {
 		reason = "the only usable GPU"
 	}
-	if faults != nil {
-		reason += fmt.Sprintf(" (others failed: %v)", faults)
+	if fault != nil {
+		reason += fmt.Sprintf(" (others failed: %v)", fault)
 	}
 	return best, reason, nil
 }
 
-// cpuDevice describes the CPU and the memory that this process may use.
-func cpuDevice() (Device, error) {
+// CPUDevice describes the CPU and the memory that this process may use, read now.
+func CPUDevice() (Device, error) {
 	m, err := HostMemory()
 	if err != nil {
 		return Device{}, err
 	}
 	return Device{
-		ID:    CPUID,
-		Name:  fmt.Sprintf("%s (%d usable cores)", cpuName(os.DirFS("/")), UsableCores()),
-		Kind:  CPU,
-		Total: m.Total,
-		Free:  m.Available,
+		ID:       CPUID,
+		Name:     fmt.Sprintf("%s (%d usable cores)", cpuName(os.DirFS("/")), UsableCores()),
+		Kind:     CPU,
+		MemoryID: m.ID,
+		Total:    m.Total,
+		Free:     m.Available,
 	}, nil
-}
-
-// GPU reads the memory of one GPU. Safe for concurrent use; it keeps the driver
-// open until Close.
-type GPU struct {
-	driver gpuDriver
-	uuid   string
-}
-
-// OpenGPU opens the GPU or MIG instance of this UUID (a [Device]'s ID).
-// nvmlPath is as in [DiscoverOptions].
-func OpenGPU(nvmlPath, uuid string) (*GPU, error) {
-	driver, err := openNVML(nvmlPath)
-	if err != nil {
-		return nil, err
-	}
-	return newGPU(driver, uuid)
-}
-
-// newGPU takes over the driver; it closes it if the GPU does not answer.
-func newGPU(driver gpuDriver, uuid string) (*GPU, error) {
-	g := &GPU{driver: driver, uuid: uuid}
-	if _, _, _, err := g.Memory(); err != nil {
-		return nil, errors.Join(err, g.Close())
-	}
-	return g, nil
-}
-
-// Memory is the GPU's memory; used includes what other processes and the driver
-// hold. Errors: ErrGPULost, or the driver's.
-func (g *GPU) Memory() (total, used, free Bytes, err error) {
-	total, used, free, err = g.driver.MemoryBytes(g.uuid)
-	if err != nil {
-		return 0, 0, 0, fmt.Errorf("%s: %w", g.uuid, err)
-	}
-	return total, used, free, nil
-}
-
-// ProcessMemory is what a process holds on the GPU, its CUDA context included.
-// Errors: ErrProcessNotFound, ErrNotMeasured, ErrGPULost, or the driver's.
-func (g *GPU) ProcessMemory(pid int) (Bytes, error) {
-	n, err := g.driver.ProcessMemoryBytes(g.uuid, pid)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", g.uuid, err)
-	}
-	return n, nil
-}
-
-// Close lets go of the driver. The GPU must not be used after it.
-func (g *GPU) Close() error {
-	if err := g.driver.Close(); err != nil {
-		return fmt.Errorf("%s: %w", g.uuid, err)
-	}
-	return nil
 }

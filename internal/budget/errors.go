@@ -16,6 +16,9 @@ var (
 	ErrReleased = errors.New("lease is released")
 	// ErrNegative: an amount below zero was asked for. Nothing has changed.
 	ErrNegative = errors.New("amount of memory is negative")
+	// ErrBadRequest: a lease was asked for from no ledger, from one of another
+	// group or twice from the same one. Nothing has changed.
+	ErrBadRequest = errors.New("must ask each ledger of one group at most once, and at least one")
 	// ErrNoDriver: NVML, the NVIDIA driver's library, is missing or finds no driver.
 	ErrNoDriver = errors.New("no NVIDIA driver")
 	// ErrGPULost: the GPU has fallen off the bus or must be reset. It does not

@@ -8,7 +8,7 @@ type Line int
 // Lines of a ledger.
 const (
 	Weights       Line = iota // model tensors
-	KVCache                   // the KV pool; the leases of jobs lie inside it
+	KVCache                   // the pool in which the leases of jobs lie: KV; on the host what jobs hold there
 	ParallelBatch             // compute and logits buffers of a full batch
 	Overhead                  // runtime and everything else that the processes hold
 	lineCount
@@ -44,6 +44,23 @@ func (f Footprint) Plus(g Footprint) Footprint {
 // String lists the lines for messages.
 func (f Footprint) String() string {
 	return fmt.Sprintf("weights %v, KV cache %v, parallel batch %v, overhead %v", f.Weights, f.KVCache, f.ParallelBatch, f.Overhead)
+}
+
+// charge is what each line counts for in a ledger: the larger of booking and
+// measurement.
+func charge(booked, measured Footprint) Footprint {
+	return combine(booked, measured, func(a, b Bytes) Bytes { return max(a, b) })
+}
+
+// held is what each line really holds as far as it is known: as measured; a line
+// that was not, as booked.
+func held(booked, measured Footprint) Footprint {
+	return combine(booked, measured, func(booked, measured Bytes) Bytes {
+		if measured > 0 {
+			return measured
+		}
+		return booked
+	})
 }
 
 // at returns the field of a line, nil if there is no such line.

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,10 +18,14 @@ type HostMem struct {
 	Total     Bytes
 	Available Bytes  // what can be taken without swapping, file cache that can be dropped included
 	Source    string // what bounds Total: "physical memory", or the cgroup's file
+	// ID names what bounds Total, the same for every process under that bound, in
+	// containers too: the running kernel, or a cgroup of it.
+	ID string
 }
 
 // HostMemory returns the smaller of physical memory and the memory limits of the
-// cgroups (v1 or v2) around this process. It reads /proc and /sys each time.
+// cgroups (v1 or v2) around this process. It reads /proc and /sys each time. Swap
+// counts for nothing: a model that is swapped out is slower than none.
 func HostMemory() (HostMem, error) {
 	return hostMemory(os.DirFS("/"))
 }
@@ -36,18 +41,39 @@ func hostMemory(root fs.FS) (HostMem, error) {
 	if !hasTotal || !hasAvailable {
 		return HostMem{}, errors.New("read physical memory: /proc/meminfo lacks MemTotal or MemAvailable")
 	}
-	m := HostMem{Total: total, Available: available, Source: "physical memory"}
+	m := HostMem{Total: total, Available: available, Source: "physical memory", ID: machineID(root)}
+	machine := m.ID
 	limits, err := memoryLimits(root)
 	if err != nil {
 		return HostMem{}, fmt.Errorf("read cgroup memory: %w", err)
 	}
 	for _, l := range limits {
 		if l.limit < m.Total {
-			m.Total, m.Source = l.limit, l.source
+			m.Total, m.Source, m.ID = l.limit, l.source, machine+"/"+cgroupID(root, l.dir)
 		}
 		m.Available = min(m.Available, max(l.limit.Sub(l.used), 0))
 	}
 	return m, nil
+}
+
+// machineID names the running kernel: its boot id is the same in all containers.
+// Where that cannot be read it is the host name, which a container has of its own.
+func machineID(root fs.FS) string {
+	if id := readLine(root, "proc/sys/kernel/random/boot_id"); id != "" {
+		return id
+	}
+	return readLine(root, "proc/sys/kernel/hostname")
+}
+
+// cgroupID names a cgroup of the running kernel by its directory's inode, which is
+// the same however much of the path above it a container can see.
+func cgroupID(root fs.FS, dir string) string {
+	if info, err := fs.Stat(root, dir); err == nil {
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			return fmt.Sprintf("cgroup-%d", stat.Ino)
+		}
+	}
+	return dir
 }
 
 // UsableCores is how many cores this process can keep busy: those of its

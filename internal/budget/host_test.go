@@ -1,8 +1,10 @@
 package budget
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -36,16 +38,16 @@ func TestHostMemory(t *testing.T) {
 	}{
 		"no cgroups": {
 			map[string]string{},
-			HostMem{8 * GiB, 4 * GiB, "physical memory"},
+			HostMem{8 * GiB, 4 * GiB, "physical memory", "boot"},
 		},
 		"v2 in a container": {
 			map[string]string{
 				"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": mountV2,
 				"sys/fs/cgroup/memory.max":     "2147483648\n",
 				"sys/fs/cgroup/memory.current": "1610612736\n",
-				"sys/fs/cgroup/memory.stat":    "anon 1073741824\ninactive_file 536870912\n",
+				"sys/fs/cgroup/memory.stat":    "anon 1073741824\ninactive_file 268435456\nactive_file 268435456\n",
 			},
-			HostMem{2 * GiB, GiB, "cgroup v2 /sys/fs/cgroup/memory.max"},
+			HostMem{2 * GiB, GiB, "cgroup v2 /sys/fs/cgroup/memory.max", "boot/sys/fs/cgroup"},
 		},
 		"v2, the limit is further up": {
 			map[string]string{
@@ -55,7 +57,45 @@ func TestHostMemory(t *testing.T) {
 				"sys/fs/cgroup/user.slice/job.scope/memory.max":     "max\n",
 				"sys/fs/cgroup/user.slice/job.scope/memory.current": "4096\n",
 			},
-			HostMem{GiB, 0, "cgroup v2 /sys/fs/cgroup/user.slice/memory.max"},
+			HostMem{GiB, 0, "cgroup v2 /sys/fs/cgroup/user.slice/memory.max", "boot/sys/fs/cgroup/user.slice"},
+		},
+		"v2, throttled before it is killed": {
+			map[string]string{
+				"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": mountV2,
+				"sys/fs/cgroup/memory.max":      "3221225472\n",
+				"sys/fs/cgroup/memory.high":     "2147483648\n",
+				"sys/fs/cgroup/memory.current":  "1073741824\n",
+				"sys/fs/cgroup/memory.swap.max": "1073741824\n",
+			},
+			HostMem{2 * GiB, GiB, "cgroup v2 /sys/fs/cgroup/memory.high", "boot/sys/fs/cgroup"},
+		},
+		"v2, nested, the inner is narrower": {
+			map[string]string{
+				"proc/self/cgroup": "0::/pod/container\n", "proc/self/mountinfo": mountV2,
+				"sys/fs/cgroup/pod/memory.max":               "4294967296\n",
+				"sys/fs/cgroup/pod/memory.current":           "4026531840\n", // 3.75 GiB, most of it others'
+				"sys/fs/cgroup/pod/container/memory.max":     "2147483648\n",
+				"sys/fs/cgroup/pod/container/memory.high":    "max\n",
+				"sys/fs/cgroup/pod/container/memory.current": "536870912\n",
+			},
+			HostMem{2 * GiB, GiB / 4, "cgroup v2 /sys/fs/cgroup/pod/container/memory.max", "boot/sys/fs/cgroup/pod/container"},
+		},
+		"v2, out of the namespace's root": {
+			map[string]string{
+				"proc/self/cgroup": "0::/../other\n", "proc/self/mountinfo": mountV2,
+				"sys/fs/cgroup/memory.max": "2147483648\n",
+			},
+			HostMem{2 * GiB, 2 * GiB, "cgroup v2 /sys/fs/cgroup/memory.max", "boot/sys/fs/cgroup"},
+		},
+		"v1, with swap in use": {
+			map[string]string{
+				"proc/self/cgroup": "4:memory:/job\n", "proc/self/mountinfo": mountMemory,
+				"sys/fs/cgroup/memory/job/memory.limit_in_bytes":       "3221225472\n",
+				"sys/fs/cgroup/memory/job/memory.usage_in_bytes":       "1073741824\n",
+				"sys/fs/cgroup/memory/job/memory.memsw.limit_in_bytes": "4294967296\n",
+				"sys/fs/cgroup/memory/job/memory.memsw.usage_in_bytes": "3758096384\n", // 2.5 GiB are swapped out
+			},
+			HostMem{3 * GiB, GiB / 2, "cgroup v1 /sys/fs/cgroup/memory/job/memory.limit_in_bytes", "boot/sys/fs/cgroup/memory/job"},
 		},
 		"v1 beside v2": {
 			map[string]string{
@@ -67,7 +107,7 @@ func TestHostMemory(t *testing.T) {
 				"sys/fs/cgroup/memory/job/memory.usage_in_bytes": "1073741824\n",
 				"sys/fs/cgroup/memory/job/memory.stat":           "inactive_file 5\ntotal_inactive_file 1073741824\n",
 			},
-			HostMem{3 * GiB, 3 * GiB, "cgroup v1 /sys/fs/cgroup/memory/job/memory.limit_in_bytes"},
+			HostMem{3 * GiB, 3 * GiB, "cgroup v1 /sys/fs/cgroup/memory/job/memory.limit_in_bytes", "boot/sys/fs/cgroup/memory/job"},
 		},
 		"v1 in a container": {
 			map[string]string{
@@ -75,23 +115,24 @@ func TestHostMemory(t *testing.T) {
 				"sys/fs/cgroup/memory/memory.limit_in_bytes":     "3221225472\n",
 				"sys/fs/cgroup/memory/sub/memory.limit_in_bytes": "1073741824\n",
 			},
-			HostMem{GiB, GiB, "cgroup v1 /sys/fs/cgroup/memory/sub/memory.limit_in_bytes"},
+			HostMem{GiB, GiB, "cgroup v1 /sys/fs/cgroup/memory/sub/memory.limit_in_bytes", "boot/sys/fs/cgroup/memory/sub"},
 		},
 		"outside of what is mounted": {
 			map[string]string{
 				"proc/self/cgroup": "4:memory:/other\n", "proc/self/mountinfo": mountDocker,
 				"sys/fs/cgroup/memory/memory.limit_in_bytes": "3221225472\n",
 			},
-			HostMem{3 * GiB, 3 * GiB, "cgroup v1 /sys/fs/cgroup/memory/memory.limit_in_bytes"},
+			HostMem{3 * GiB, 3 * GiB, "cgroup v1 /sys/fs/cgroup/memory/memory.limit_in_bytes", "boot/sys/fs/cgroup/memory"},
 		},
 		"not mounted": {
 			map[string]string{"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": mountMemory + "rubbish\n"},
-			HostMem{8 * GiB, 4 * GiB, "physical memory"},
+			HostMem{8 * GiB, 4 * GiB, "physical memory", "boot"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c.files["proc/meminfo"] = meminfo
+			c.files["proc/sys/kernel/random/boot_id"] = "boot\n"
 			m, err := hostMemory(files(c.files))
 			require.NoError(t, err)
 			require.Equal(t, c.want, m)
@@ -112,6 +153,33 @@ func TestHostMemoryFails(t *testing.T) {
 	require.ErrorContains(t, err, "parse /sys/fs/cgroup/memory.max", "a limit is never guessed")
 	_, err = hostMemory(files(map[string]string{"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n"}))
 	require.ErrorContains(t, err, "mountinfo")
+}
+
+func TestHostMemoryID(t *testing.T) {
+	t.Parallel()
+	here, err := HostMemory()
+	require.NoError(t, err)
+	again, err := HostMemory()
+	require.NoError(t, err)
+	require.NotEmpty(t, here.ID)
+	require.Equal(t, here.ID, again.ID)
+	require.Equal(t, "box", machineID(files(map[string]string{"proc/sys/kernel/hostname": "box\n"})))
+
+	// One cgroup, seen from outside and from inside a container, and another one.
+	seen := func(own, dir string, inode uint64) string {
+		root := files(map[string]string{
+			"proc/meminfo": meminfo, "proc/sys/kernel/random/boot_id": "boot\n",
+			"proc/self/cgroup": "0::" + own + "\n", "proc/self/mountinfo": mountV2,
+			dir + "/memory.max": "1073741824\n",
+		})
+		root[dir] = &fstest.MapFile{Mode: fs.ModeDir, Sys: &syscall.Stat_t{Ino: inode}}
+		m, err := hostMemory(root)
+		require.NoError(t, err)
+		return m.ID
+	}
+	require.Equal(t, "boot/cgroup-77", seen("/pod/a", "sys/fs/cgroup/pod/a", 77))
+	require.Equal(t, "boot/cgroup-77", seen("/", "sys/fs/cgroup", 77))
+	require.Equal(t, "boot/cgroup-78", seen("/pod/b", "sys/fs/cgroup/pod/b", 78))
 }
 
 func TestUsableCores(t *testing.T) {
@@ -181,6 +249,30 @@ func TestProportionalSetSize(t *testing.T) {
 	}), 7)
 	require.NoError(t, err)
 	require.Equal(t, 364*KiB, n)
-	_, err = proportionalSetSize(files(map[string]string{"proc/7/smaps_rollup": "Rss: 5 kB\n"}), 7)
+	broken := files(map[string]string{"proc/7/smaps_rollup": "Rss: 5 kB\n"})
+	_, err = proportionalSetSize(broken, 7)
 	require.ErrorContains(t, err, "has no line Pss")
+}
+
+func TestUncachedSetSize(t *testing.T) {
+	t.Parallel()
+	all, err := ProportionalSetSize(os.Getpid())
+	require.NoError(t, err)
+	own, err := UncachedSetSize(os.Getpid())
+	require.NoError(t, err)
+	require.Positive(t, own)
+	require.Less(t, own, all, "the program itself is mapped from its file")
+
+	for text, want := range map[string]Bytes{
+		"Pss: 100 kB\nPss_Anon: 30 kB\nPss_File: 60 kB\nPss_Shmem: 10 kB\nAnonymous: 35 kB\n": 40 * KiB,
+		"Pss: 100 kB\nAnonymous: 35 kB\n": 35 * KiB,
+	} {
+		n, err := uncachedSetSize(files(map[string]string{"proc/7/smaps_rollup": text}), 7)
+		require.NoError(t, err)
+		require.Equal(t, want, n)
+	}
+	_, err = uncachedSetSize(files(map[string]string{"proc/7/smaps_rollup": "Rss: 5 kB\n"}), 7)
+	require.ErrorContains(t, err, "no line Pss_Anon or Anonymous")
+	_, err = uncachedSetSize(files(nil), 7)
+	require.ErrorIs(t, err, ErrProcessNotFound)
 }

@@ -4,7 +4,7 @@ import "fmt"
 
 // Lease is a running job's share of a ledger's pool. Safe for concurrent use.
 type Lease struct {
-	ledger *Ledger // constant; its lock guards the rest
+	ledger *Ledger // constant; its group's lock guards the rest
 
 	size     Bytes
 	peak     Bytes
@@ -19,8 +19,8 @@ type Lease struct {
 // gives everything back, a waiting one has nothing to give.
 func (s *Lease) Grow(n Bytes) error {
 	l := s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.group.mu.Lock()
+	defer l.group.mu.Unlock()
 	switch {
 	case n < 0:
 		return fmt.Errorf("grow lease on %s by %v: %w", l.device, n, ErrNegative)
@@ -39,31 +39,31 @@ func (s *Lease) Grow(n Bytes) error {
 
 // Shrink gives n bytes back, at most all there are. Below 0 counts as 0.
 func (s *Lease) Shrink(n Bytes) {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
+	s.ledger.group.mu.Lock()
+	defer s.ledger.group.mu.Unlock()
 	s.shrink(min(max(n, 0), s.size))
-	s.ledger.admit()
+	s.ledger.group.admit()
 }
 
 // Release gives everything back and ends the lease. Further calls do nothing.
 func (s *Lease) Release() {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
+	s.ledger.group.mu.Lock()
+	defer s.ledger.group.mu.Unlock()
 	s.release()
-	s.ledger.admit()
+	s.ledger.group.admit()
 }
 
 // Size is what the lease holds now; 0 after Release.
 func (s *Lease) Size() Bytes {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
+	s.ledger.group.mu.Lock()
+	defer s.ledger.group.mu.Unlock()
 	return s.size
 }
 
 // Peak is the most that the lease has held.
 func (s *Lease) Peak() Bytes {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
+	s.ledger.group.mu.Lock()
+	defer s.ledger.group.mu.Unlock()
 	return s.peak
 }
 

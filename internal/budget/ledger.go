@@ -3,7 +3,6 @@ package budget
 import (
 	"context"
 	"fmt"
-	"sync"
 )
 
 // Ledger is the account of one device's memory. Safe for concurrent use.
@@ -13,13 +12,18 @@ import (
 // lowered limit can, because they state facts. The excess is then taken from
 // the room for leases:
 //
-//	headroom = limit - Σ charges             negative: more is held than allowed
-//	room     = booked KV pool, less the missing headroom
-//	Σ leases = reserved; a lease is given or grown only if reserved then ≤ room
+//	headroom  = limit - Σ charges            negative: more is held than allowed
+//	room      = booked KV pool, less the missing headroom
+//	available = room - reserved              negative: leases no longer fit
+//	Σ leases  = reserved; a lease is given or grown by n only if n ≤ available
+//
+// The memory of the host has a ledger too, beside those of GPUs. Its pool
+// (KVCache) is what jobs hold there: KV that was swapped out, the bodies and the
+// results of running jobs. A job that needs both asks for both through a [Group].
 type Ledger struct {
+	group  *Group // constant; its lock guards all below
 	device string // constant
 
-	mu           sync.Mutex // guards all below, and the fields of its leases
 	limit        Bytes
 	booked       Footprint
 	measured     Footprint
@@ -30,16 +34,9 @@ type Ledger struct {
 	waiting      waiters
 }
 
-// NewLedger returns a ledger in which nothing is booked. The device's name is
-// for messages; limit must be over 0.
+// NewLedger returns a ledger in a group of its own; see [Group.NewLedger].
 func NewLedger(device string, limit Bytes) (*Ledger, error) {
-	if limit <= 0 {
-		return nil, &hintedError{
-			err:  fmt.Errorf("make ledger for %s: limit is %v, must be over 0", device, limit),
-			hint: "free memory on the device, or raise --max-memory-gb",
-		}
-	}
-	return &Ledger{device: device, limit: limit, thresholds: DefaultThresholds()}, nil
+	return NewGroup().NewLedger(device, limit)
 }
 
 // Book sets a line to n bytes; what was booked in it before is replaced. It
@@ -53,8 +50,8 @@ func (l *Ledger) Book(line Line, n Bytes) error {
 	if n < 0 {
 		return fmt.Errorf("book %v as %v on %s: %w", n, line, l.device, ErrNegative)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.group.mu.Lock()
+	defer l.group.mu.Unlock()
 	booked := l.booked
 	at := booked.at(line)
 	if at == nil {
@@ -62,120 +59,88 @@ func (l *Ledger) Book(line Line, n Bytes) error {
 	}
 	before := *at
 	*at = n
-	total := charge(booked, l.measured).Total()
-	if n > before && total > l.limit {
-		others := total.Sub(max(n, *l.measured.at(line)))
+	charges := charge(booked, l.measured)
+	if total := charges.Total(); n > before && total > l.limit {
+		*charges.at(line) = 0
 		return &TooLargeError{
 			What:     fmt.Sprintf("%v on %s", line, l.device),
 			Need:     n,
-			Capacity: max(l.limit.Sub(others), 0),
+			Capacity: max(l.limit.Sub(charges.Total()), 0),
 			Hints:    []string{raiseLimit(total)},
 		}
 	}
 	l.booked = booked
-	for _, w := range l.waiting.removeOver(l.booked.KVCache) {
-		w.err = l.tooLarge(w.need)
-		close(w.ready)
-	}
-	l.admit()
+	l.failTooLarge()
+	l.group.admit()
 	return nil
 }
 
 // SetMeasured records what a line really holds. It is never refused, even
-// beyond the limit: then leases have less room
-// ([Snapshot.Room]). 0 forgets the measurement (the engine has ended). There being no such
-// line, it does nothing.
+// beyond the limit: then leases have less room ([Snapshot.Room]). 0 forgets the
+// measurement (the engine has ended). There being no such line, it does nothing.
 func (l *Ledger) SetMeasured(line Line, n Bytes) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.group.mu.Lock()
+	defer l.group.mu.Unlock()
 	if at := l.measured.at(line); at != nil {
 		*at = max(n, 0)
-		l.admit()
+		l.group.admit()
 	}
 }
 
 // SetLimit changes the limit, because others took memory or gave it back, or
 // the user wants it so. Below 0 counts as 0. Nobody who waits is failed by it.
 func (l *Ledger) SetLimit(n Bytes) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.group.mu.Lock()
+	defer l.group.mu.Unlock()
 	l.limit = max(n, 0)
-	l.admit()
+	l.group.admit()
 }
 
 // Acquire reserves n bytes of the pool for a job, and waits for them while they
-// are not there. It returns *TooLargeError at once if n is more than the whole
-// pool, ErrNegative, or an error that wraps ctx's if ctx ends first.
-//
-// Order: first come first served inside a priority, the higher priority first,
-// except that one who has been passed over eight times goes next; and nobody
-// goes before the one whose turn it is, even where a smaller request would fit.
+// are not there; see [Group.Acquire], of which it is the case of one request, and
+// [Group] for the order of those who wait.
 func (l *Ledger) Acquire(ctx context.Context, n Bytes, p Priority) (*Lease, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("acquire %v on %s: %w", n, l.device, err)
-	}
-	w, err := l.enqueue(n, p)
+	leases, err := l.group.Acquire(ctx, p, Request{l, n})
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-w.ready:
-		return w.lease, w.err
-	case <-ctx.Done():
-		l.abandon(w)
-		return nil, fmt.Errorf("wait for %v on %s: %w", n, l.device, ctx.Err())
-	}
+	return leases[0], nil
 }
 
 // TryAcquire is Acquire without waiting. It never overtakes those who wait: it
 // fails while there are any.
 func (l *Ledger) TryAcquire(n Bytes) (*Lease, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if n < 0 || l.waiting.count > 0 || !l.fits(n) {
+	leases, ok := l.group.TryAcquire(Request{l, n})
+	if !ok {
 		return nil, false
 	}
-	return l.lease(n), true
+	return leases[0], true
 }
 
-// enqueue lines up for n bytes; if they are free and it is w's turn, w is ready
-// on return.
-func (l *Ledger) enqueue(n Bytes, p Priority) (*waiter, error) {
-	if n < 0 {
-		return nil, fmt.Errorf("acquire %v on %s: %w", n, l.device, ErrNegative)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if n > l.booked.KVCache {
-		return nil, l.tooLarge(n)
-	}
-	w := l.waiting.push(n, p)
-	l.admit()
-	return w, nil
+// Available is what can be leased or grown into now, those who wait aside. It is
+// negative by as much as leases that exist do not fit any more.
+func (l *Ledger) Available() Bytes {
+	l.group.mu.Lock()
+	defer l.group.mu.Unlock()
+	return l.available()
 }
 
-// abandon ends a wait. A lease that was given in the same moment is released.
-func (l *Ledger) abandon(w *waiter) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case <-w.ready:
-		if w.lease != nil {
-			w.lease.release()
-		}
-	default:
-		l.waiting.remove(w)
-	}
-	l.admit() // those behind w may have their turn now
+// Shortfall is how much must be released before n more bytes fit, 0 if they do
+// now; n below 0 counts as 0. More than what is reserved says that releasing is
+// not enough. Those who wait are not counted: growth overtakes them, and a new
+// request has to wait for those before it as well.
+func (l *Ledger) Shortfall(n Bytes) Bytes {
+	l.group.mu.Lock()
+	defer l.group.mu.Unlock()
+	return max(max(n, 0).Sub(l.available()), 0)
 }
 
-// admit serves waiters in their order for as long as the next one fits. It is
-// called after every change that can make room or change who is next.
-func (l *Ledger) admit() {
-	for w := l.waiting.next(); w != nil && l.fits(w.need); w = l.waiting.next() {
-		l.waiting.grant(w)
-		w.lease = l.lease(w.need)
-		close(w.ready)
+// failTooLarge ends the wait of those who ask for more than the whole pool.
+func (l *Ledger) failTooLarge() {
+	for _, p := range l.waiting.over(l.booked.KVCache) {
+		p.waiter.leave()
+		p.waiter.err = l.tooLarge(p.Bytes)
+		close(p.waiter.ready)
 	}
 }
 
@@ -193,18 +158,17 @@ func (l *Ledger) reserve(n Bytes) {
 
 // fits reports whether n more bytes can be reserved now.
 func (l *Ledger) fits(n Bytes) bool {
-	return l.reserved.Add(n) <= l.room()
+	return n <= l.available()
+}
+
+func (l *Ledger) available() Bytes {
+	return l.room().Sub(l.reserved)
 }
 
 // room is what may be reserved in all; negative if more than the pool is missing.
 func (l *Ledger) room() Bytes {
 	headroom := l.limit.Sub(charge(l.booked, l.measured).Total())
 	return l.booked.KVCache.Add(min(headroom, 0))
-}
-
-// charge is what each line counts for: the larger of booking and measurement.
-func charge(booked, measured Footprint) Footprint {
-	return combine(booked, measured, func(a, b Bytes) Bytes { return max(a, b) })
 }
 
 func (l *Ledger) tooLarge(n Bytes) *TooLargeError {

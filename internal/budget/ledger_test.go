@@ -2,11 +2,7 @@ package budget
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,18 +29,38 @@ func acquire(t *testing.T, l *Ledger, n Bytes) *Lease {
 // enqueue lines up for n bytes without waiting for them.
 func enqueue(t *testing.T, l *Ledger, n Bytes, p Priority) *waiter {
 	t.Helper()
-	w, err := l.enqueue(n, p)
+	return enqueueAll(t, p, Request{l, n})
+}
+
+// enqueueAll is enqueue for several ledgers. A request that is met at once gets
+// a waiter too, which is ready.
+func enqueueAll(t *testing.T, p Priority, requests ...Request) *waiter {
+	t.Helper()
+	leases, w, err := requests[0].Ledger.group.enqueue(p, requests)
 	require.NoError(t, err)
+	if w == nil {
+		w = newWaiter(0, p, requests)
+		for i, s := range leases {
+			w.places[i].lease = s
+		}
+		close(w.ready)
+	}
 	return w
 }
 
+// granted reports whether w has its leases.
 func granted(w *waiter) bool {
 	select {
 	case <-w.ready:
-		return w.lease != nil
+		return w.err == nil
 	default:
 		return false
 	}
+}
+
+// lease is what w was given by its first ledger.
+func (w *waiter) lease() *Lease {
+	return w.places[0].lease
 }
 
 func hint(t *testing.T, err error) string {
@@ -79,6 +95,9 @@ func TestBook(t *testing.T) {
 	require.Equal(t, "no room for kv_cache on cpu: 500 MiB needed, at most 400 MiB can be had", err.Error())
 	require.Equal(t, "raise --max-memory-gb to at least 1.10, if the device has it", tooLarge.Hint())
 	require.Equal(t, 400*MiB, l.Snapshot().Booked.KVCache, "a refused booking changes nothing")
+
+	require.ErrorAs(t, l.Book(KVCache, maxBytes), &tooLarge)
+	require.Equal(t, 400*MiB, tooLarge.Capacity, "even if the sum is beyond counting")
 
 	require.NoError(t, l.Book(Weights, 500*MiB), "replaces")
 	require.NoError(t, l.Book(KVCache, 500*MiB))
@@ -147,23 +166,37 @@ func TestLoweredPoolFailsWaiters(t *testing.T) {
 	require.True(t, granted(small))
 }
 
+// TestShrunkLimit has others take memory under leases that exist: these stay,
+// nothing is given until what is left fits, and then in order.
 func TestShrunkLimit(t *testing.T) {
 	t.Parallel()
 	l := newPool(t, 1000)
 	a, b := acquire(t, l, 400), acquire(t, l, 400)
-	w := enqueue(t, l, 300, Normal)
+	low, high, last := enqueue(t, l, 250, Low), enqueue(t, l, 300, High), enqueue(t, l, 400, Low)
 	l.SetLimit(500)
-	require.Equal(t, Bytes(500), l.Snapshot().Room, "and 800 are reserved")
+	snap := l.Snapshot()
+	require.Equal(t, Bytes(500), snap.Room)
+	require.Equal(t, Bytes(800), snap.Reserved, "leases stay")
+	require.Equal(t, Bytes(-300), l.Available())
+	require.Equal(t, Bytes(301), l.Shortfall(1))
+	require.ErrorIs(t, a.Grow(0), ErrNoRoom)
 	a.Release()
-	require.False(t, granted(w))
+	require.False(t, granted(high), "400 + 300 do not fit into 500")
 	b.Shrink(200)
-	require.True(t, granted(w), "200 + 300 fit into 500")
+	require.True(t, granted(high))
+	require.False(t, granted(low))
+	b.Release()
+	require.False(t, granted(low), "300 + 250")
+	high.lease().Shrink(50)
+	require.True(t, granted(low))
+
 	l.SetLimit(-1)
 	require.Zero(t, l.Snapshot().Limit)
-	again := enqueue(t, l, 500, Normal)
-	require.False(t, granted(again), "nobody is failed by a limit")
-	l.SetLimit(1000)
-	require.True(t, granted(again))
+	high.lease().Release()
+	low.lease().Release()
+	require.False(t, granted(last), "nobody is failed by a limit")
+	l.SetLimit(400)
+	require.True(t, granted(last))
 }
 
 func TestLease(t *testing.T) {
@@ -216,13 +249,13 @@ func TestOrder(t *testing.T) {
 	s.Release()
 	require.True(t, granted(high1))
 	require.False(t, granted(high2))
-	high1.lease.Release()
+	high1.lease().Release()
 	require.True(t, granted(high2))
 	require.False(t, granted(normal))
-	high2.lease.Release()
+	high2.lease().Release()
 	require.True(t, granted(normal))
 	require.False(t, granted(low))
-	normal.lease.Release()
+	normal.lease().Release()
 	require.True(t, granted(low))
 }
 
@@ -240,7 +273,7 @@ func TestNoStarvation(t *testing.T) {
 		next := slices.IndexFunc(waiting, granted)
 		require.GreaterOrEqual(t, next, 0)
 		order = append(order, waiting[next].priority)
-		running = waiting[next].lease
+		running = waiting[next].lease()
 		waiting = slices.Delete(waiting, next, next+1)
 	}
 	highs := func(n int) []Priority { return slices.Repeat([]Priority{High}, n) }
@@ -275,7 +308,7 @@ func TestAcquireEndsWithContext(t *testing.T) {
 		late := enqueue(t, l, 50, Normal)
 		s.Release()
 		require.True(t, granted(late))
-		l.abandon(late) // ctx ended in the moment of the grant
+		l.group.abandon(late) // ctx ended in the moment of the grant
 		require.Equal(t, Bytes(50), l.Snapshot().Reserved)
 		require.Zero(t, l.Snapshot().Waiting)
 	})
@@ -298,76 +331,4 @@ func TestAcquireWaits(t *testing.T) {
 	next := <-got
 	require.NotNil(t, next)
 	require.Equal(t, Bytes(100), next.Size())
-}
-
-func TestPressure(t *testing.T) {
-	t.Parallel()
-	l := newPool(t, 850)
-	require.Equal(t, OK, l.Pressure(), "850 booked of 1000, and not beyond")
-	l.SetMeasured(KVCache, 900)
-	require.Equal(t, Warn, l.Pressure())
-	l.SetMeasured(Overhead, 51)
-	require.Equal(t, Act, l.Pressure())
-	l.SetMeasured(KVCache, 100)
-	require.Equal(t, OK, l.Pressure(), "a measurement counts even below the booking")
-
-	require.NoError(t, l.SetThresholds(Thresholds{Warn: 0.1, Act: 1}))
-	require.Equal(t, Warn, l.Pressure())
-	l.SetLimit(150)
-	require.Equal(t, Act, l.Pressure())
-	for _, bad := range []Thresholds{{}, {0.9, 0.8}, {0.5, 1.1}, {-1, 0.5}} {
-		require.ErrorContains(t, l.SetThresholds(bad), "must be 0 < warn ≤ act ≤ 1")
-	}
-	require.Equal(t, []string{"ok", "warn", "act", "level 7"}, []string{OK.String(), Warn.String(), Act.String(), Level(7).String()})
-}
-
-// TestThousandGoroutines has no more than the pool out at any time, seen from
-// outside, and leaves nothing behind.
-func TestThousandGoroutines(t *testing.T) {
-	t.Parallel()
-	const pool = 1000
-	l := newPool(t, pool)
-	var out atomic.Int64
-	var wg sync.WaitGroup
-	take := func(n Bytes) {
-		if now := out.Add(int64(n)); now > pool {
-			t.Errorf("%d bytes are out, the pool has %d", now, pool)
-		}
-	}
-	for i := range 1000 {
-		wg.Go(func() {
-			random := rand.New(rand.NewPCG(uint64(i), 1))
-			for range 20 {
-				ctx, cancel := context.WithCancel(context.Background())
-				if random.IntN(8) == 0 {
-					cancel()
-				}
-				n := Bytes(random.IntN(300))
-				s, err := l.Acquire(ctx, n, Priority(random.IntN(3)-1))
-				cancel()
-				if err != nil {
-					if !errors.Is(err, context.Canceled) {
-						t.Error(err)
-					}
-					continue
-				}
-				take(n)
-				if more := Bytes(random.IntN(50)); s.Grow(more) == nil {
-					take(more)
-				}
-				less := min(Bytes(random.IntN(50)), s.Size())
-				out.Add(-int64(less))
-				s.Shrink(less)
-				out.Add(-int64(s.Size()))
-				s.Release()
-			}
-		})
-	}
-	wg.Wait()
-	snap := l.Snapshot()
-	require.Zero(t, snap.Reserved)
-	require.Zero(t, snap.Leases)
-	require.Zero(t, snap.Waiting)
-	require.Zero(t, snap.WaitingBytes)
-	require.LessOrEqual(t, snap.PeakReserved, Bytes(pool))
 }

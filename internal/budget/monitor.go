@@ -25,7 +25,7 @@ type Reading struct {
 	Total     Bytes
 	Peak      Bytes         // the largest Total so far
 	Processes map[int]Usage // by process id
-	Missing   []int         // watched, but ended or not on the device; they count 0
+	Missing   []int         // watched, but ended, not on the device or not told; they count 0 in Processes
 }
 
 // Monitor samples the device memory of a set of processes. Safe for concurrent
@@ -34,6 +34,7 @@ type Monitor struct {
 	read     func(pid int) (Bytes, error) // constant
 	interval time.Duration                // constant
 	log      *zap.Logger                  // constant
+	fallback func() (Bytes, error)        // constant once it samples; nil = none
 
 	sampling sync.Mutex // held for a whole sample, so that they do not mix
 
@@ -41,6 +42,7 @@ type Monitor struct {
 	pids map[int]Bytes // the peak of each
 	last Reading
 	err  error // of the newest sample
+	said bool  // that the fallback counts
 }
 
 // NewMonitor returns a monitor that watches nothing yet. read is
@@ -52,6 +54,13 @@ func NewMonitor(read func(pid int) (Bytes, error), interval time.Duration, log *
 	}
 	return &Monitor{read: read, interval: interval, log: log.Named("monitor"), pids: make(map[int]Bytes)}
 }
+
+// FallBackTo says what all processes together hold at most ([GPU.Growth]), for
+// drivers that do not list a process or do not tell its use: in a container with
+// process ids of its own, under an old driver. The larger of that and of what is
+// told counts then, and the log says so once. It must be called before the first
+// sample.
+func (m *Monitor) FallBackTo(read func() (Bytes, error)) { m.fallback = read }
 
 // Add watches a process from the next sample on.
 func (m *Monitor) Add(pid int) {
@@ -79,7 +88,8 @@ func (m *Monitor) Last() (Reading, error) {
 
 // Sample reads all watched processes now. A process that is not found counts 0
 // and is listed as missing; any other error fails the sample, because a total
-// that leaves something out would be taken for room.
+// that leaves something out would be taken for room. With a fallback
+// ([Monitor.FallBackTo]) one that is not measured is missing too.
 func (m *Monitor) Sample() (Reading, error) {
 	m.sampling.Lock()
 	defer m.sampling.Unlock()
@@ -92,7 +102,7 @@ func (m *Monitor) Sample() (Reading, error) {
 	for _, pid := range pids { // without the lock: a driver can take its time
 		n, err := m.read(pid)
 		switch {
-		case errors.Is(err, ErrProcessNotFound):
+		case errors.Is(err, ErrProcessNotFound), errors.Is(err, ErrNotMeasured) && m.fallback != nil:
 			missing = append(missing, pid)
 		case err != nil:
 			return Reading{}, m.fail(err)
@@ -100,7 +110,14 @@ func (m *Monitor) Sample() (Reading, error) {
 			now[pid] = n
 		}
 	}
-	return m.keep(now, missing), nil
+	var atLeast Bytes
+	if len(missing) > 0 && m.fallback != nil {
+		var err error
+		if atLeast, err = m.fallback(); err != nil {
+			return Reading{}, m.fail(err)
+		}
+	}
+	return m.keep(now, missing, atLeast), nil
 }
 
 func (m *Monitor) fail(err error) error {
@@ -110,7 +127,7 @@ func (m *Monitor) fail(err error) error {
 	return m.err
 }
 
-func (m *Monitor) keep(now map[int]Bytes, missing []int) Reading {
+func (m *Monitor) keep(now map[int]Bytes, missing []int, atLeast Bytes) Reading {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := Reading{Time: time.Now(), Processes: make(map[int]Usage, len(now)), Missing: missing}
@@ -122,9 +139,24 @@ func (m *Monitor) keep(now map[int]Bytes, missing []int) Reading {
 			m.pids[pid] = usage.Peak
 		}
 	}
+	if atLeast > r.Total {
+		r.Total = atLeast
+		m.sayFallback(missing, atLeast)
+	}
 	r.Peak = max(m.last.Peak, r.Total)
 	m.last, m.err = r, nil
 	return r.clone()
+}
+
+// sayFallback is called with mu held.
+func (m *Monitor) sayFallback(missing []int, counted Bytes) {
+	if m.said {
+		return
+	}
+	m.said = true
+	m.log.Warn("the driver does not tell what a process holds, the growth of the device's use counts instead; "+
+		"in a container, the host's process ids (--pid=host) make it exact",
+		zap.Ints("process_ids", missing), zap.Int64("counted_bytes", int64(counted)))
 }
 
 // Run samples at once and then at every interval until ctx ends, and returns

@@ -3,8 +3,9 @@ package budget
 import (
 	"errors"
 	"fmt"
-	"math"
+	"strings"
 
+	"github.com/NVIDIA/go-nvml/pkg/dl"
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 )
 
@@ -21,7 +22,23 @@ func openNVML(path string) (gpuDriver, error) {
 		options = append(options, nvml.WithLibraryPath(path))
 		where = path
 	}
+	if err := tryNVML(where); err != nil {
+		return nil, err
+	}
 	return startNVML(nvml.New(options...), where)
+}
+
+// tryNVML loads the library once, to say why where it cannot be loaded, and
+// because go-nvml would end the process where it is some other library.
+func tryNVML(where string) error {
+	lib := dl.New(where, dl.RTLD_LAZY|dl.RTLD_LOCAL)
+	if err := lib.Open(); err != nil {
+		return fmt.Errorf("%w: %s cannot be loaded (%s)", ErrNoDriver, where, strings.TrimPrefix(err.Error(), where+": "))
+	}
+	if err := errors.Join(lib.Lookup("nvmlInit_v2"), lib.Close()); err != nil {
+		return fmt.Errorf("%w: %s is not NVML: %w", ErrNoDriver, where, err)
+	}
+	return nil
 }
 
 func startNVML(lib nvml.Interface, where string) (gpuDriver, error) {
@@ -47,125 +64,60 @@ func check(doing string, r nvml.Return) error {
 		return nil
 	case nvml.ERROR_GPU_IS_LOST, nvml.ERROR_RESET_REQUIRED:
 		return fmt.Errorf("%s: %w (%w)", doing, ErrGPULost, r)
+	case nvml.ERROR_FUNCTION_NOT_FOUND:
+		return fmt.Errorf("%s: %w (%w)", doing, ErrOldDriver, r)
 	}
 	return fmt.Errorf("%s: %w", doing, r)
 }
 
-func (d *nvmlDriver) Devices() ([]Device, error) {
-	count, r := d.lib.DeviceGetCount()
-	if err := check("count GPUs", r); err != nil {
-		return nil, err
-	}
-	var devices []Device
-	var faults []error
-	for i := range count {
-		found, err := d.devicesAt(i)
-		devices = append(devices, found...)
-		faults = append(faults, err)
-	}
-	return devices, errors.Join(faults...)
+// has reports whether the library has a function. All that are younger than MIG
+// must be asked for: a call of one that is missing ends the process.
+func (d *nvmlDriver) has(function string) bool {
+	return d.lib.Extensions().LookupSymbol(function) == nil
 }
 
-// devicesAt returns the GPU of this index, or its MIG instances if it is split:
-// CUDA cannot use the whole then.
-func (d *nvmlDriver) devicesAt(index int) ([]Device, error) {
-	handle, r := d.lib.DeviceGetHandleByIndex(index)
-	if err := check(fmt.Sprintf("open GPU %d", index), r); err != nil {
-		return nil, err
-	}
-	mode, _, r := handle.GetMigMode()
-	if r == nvml.ERROR_NOT_SUPPORTED || r == nvml.SUCCESS && mode != nvml.DEVICE_MIG_ENABLE {
-		dev, err := describe(handle, index)
-		if err != nil {
-			return nil, err
-		}
-		return []Device{dev}, nil
-	}
-	if err := check(fmt.Sprintf("read MIG mode of GPU %d", index), r); err != nil {
-		return nil, err
-	}
-	most, r := handle.GetMaxMigDeviceCount()
-	if err := check(fmt.Sprintf("count MIG instances of GPU %d", index), r); err != nil {
-		return nil, err
-	}
-	var devices []Device
-	for i := range most {
-		instance, r := handle.GetMigDeviceHandleByIndex(i)
-		if r == nvml.ERROR_NOT_FOUND { // a place without an instance
-			continue
-		}
-		if err := check(fmt.Sprintf("open MIG instance %d of GPU %d", i, index), r); err != nil {
-			return devices, err
-		}
-		dev, err := describe(instance, index)
-		if err != nil {
-			return devices, err
-		}
-		devices = append(devices, dev)
-	}
-	return devices, nil
-}
-
-func describe(handle nvml.Device, index int) (Device, error) {
-	uuid, r := handle.GetUUID()
-	if err := check(fmt.Sprintf("read UUID of GPU %d", index), r); err != nil {
-		return Device{}, err
-	}
-	name, r := handle.GetName()
-	if err := check("read name of "+uuid, r); err != nil {
-		return Device{}, err
-	}
-	total, _, free, err := memory(handle)
-	if err != nil {
-		return Device{}, fmt.Errorf("%s: %w", uuid, err)
-	}
-	return Device{ID: uuid, Name: name, Kind: CUDA, Index: index, Total: total, Free: free}, nil
-}
-
-func memory(handle nvml.Device) (total, used, free Bytes, err error) {
-	m, r := handle.GetMemoryInfo()
-	if err := check("read memory", r); err != nil {
-		return 0, 0, 0, err
-	}
-	return FromUint64(m.Total), FromUint64(m.Used), FromUint64(m.Free), nil
-}
-
-// open asks for the handle each time: a lost GPU is noticed, and a handle from
-// before a reset is never used.
-func (d *nvmlDriver) open(uuid string) (nvml.Device, error) {
-	handle, r := d.lib.DeviceGetHandleByUUID(uuid)
-	return handle, check("open GPU", r)
-}
-
-func (d *nvmlDriver) MemoryBytes(uuid string) (total, used, free Bytes, err error) {
-	handle, err := d.open(uuid)
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	return memory(handle)
-}
-
-func (d *nvmlDriver) ProcessMemoryBytes(uuid string, pid int) (Bytes, error) {
-	handle, err := d.open(uuid)
-	if err != nil {
-		return 0, err
-	}
-	processes, r := handle.GetComputeRunningProcesses()
-	if err := check("list processes on GPU", r); err != nil {
-		return 0, err
-	}
-	for _, p := range processes {
-		if int(p.Pid) != pid {
-			continue
-		}
-		if p.UsedGpuMemory == math.MaxUint64 { // NVML_VALUE_NOT_AVAILABLE
-			return 0, fmt.Errorf("read memory of process %d: %w", pid, ErrNotMeasured)
-		}
-		return FromUint64(p.UsedGpuMemory), nil
-	}
-	return 0, fmt.Errorf("read memory of process %d: %w", pid, ErrProcessNotFound)
+func (d *nvmlDriver) Versions() (driver, library string, err error) {
+	driver, r := d.lib.SystemGetDriverVersion()
+	errDriver := check("read the driver's version", r)
+	library, r = d.lib.SystemGetNVMLVersion()
+	return driver, library, errors.Join(errDriver, check("read NVML's version", r))
 }
 
 func (d *nvmlDriver) Close() error {
 	return check("stop NVML", d.lib.Shutdown())
+}
+
+// open asks for the handle each time: one of a MIG instance can mean another
+// instance once that is gone.
+func (d *nvmlDriver) open(uuid string) (part, error) {
+	handle, r := d.lib.DeviceGetHandleByUUID(uuid)
+	if r == nvml.ERROR_GPU_IS_LOST { // any GPU of the machine, not necessarily this one
+		if p, ok := d.search(uuid); ok {
+			return p, nil
+		}
+	}
+	if err := check("open GPU", r); err != nil {
+		return part{}, err
+	}
+	if !strings.HasPrefix(uuid, "MIG-") {
+		return part{handle: handle, gpu: handle}, nil
+	}
+	gpu, r := handle.GetDeviceHandleFromMigDeviceHandle()
+	return part{handle: handle, gpu: gpu, isMIG: true}, check("find the GPU of a MIG instance", r)
+}
+
+// search is open for a machine on which some GPU is lost.
+func (d *nvmlDriver) search(uuid string) (part, bool) {
+	count, _ := d.lib.DeviceGetCount() // 0 if it fails
+	for i := range count {
+		for _, p := range d.partsOf(i) {
+			if p.fault != nil {
+				continue
+			}
+			if id, r := p.handle.GetUUID(); r == nvml.SUCCESS && id == uuid {
+				return p, true
+			}
+		}
+	}
+	return part{}, false
 }

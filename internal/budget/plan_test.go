@@ -163,18 +163,3 @@ func TestAutoParallelTokens(t *testing.T) {
 		require.Equal(t, c.want, AutoParallelTokens(c.available, c.each), "%v of %v", c.available, c.each)
 	}
 }
-
-func TestEffectiveLimit(t *testing.T) {
-	t.Parallel()
-	dev := Device{ID: CPUID, Free: 10 * GiB}
-	n, why := EffectiveLimit(4*GiB, dev, GiB)
-	require.Equal(t, 4*GiB, n)
-	require.Equal(t, "max_memory_gb allows 4.00 GiB (cpu has 10.0 GiB free)", why)
-	n, why = EffectiveLimit(36*GiB, dev, GiB)
-	require.Equal(t, 9*GiB, n)
-	require.Equal(t, "cpu has 10.0 GiB free, less a reserve of 1.00 GiB (max_memory_gb would allow 36.0 GiB)", why)
-	n, _ = EffectiveLimit(36*GiB, dev, 11*GiB)
-	require.Zero(t, n)
-	n, _ = EffectiveLimit(-1, dev, 0)
-	require.Zero(t, n)
-}

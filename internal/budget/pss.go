@@ -21,17 +21,49 @@ func ProportionalSetSize(pid int) (Bytes, error) {
 }
 
 func proportionalSetSize(root fs.FS, pid int) (Bytes, error) {
-	name := path.Join("proc", strconv.Itoa(pid), "smaps_rollup")
-	values, err := keyedBytes(root, name)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) { // gone, or a zombie
-		return 0, fmt.Errorf("read memory of process %d: %w", pid, ErrProcessNotFound)
-	}
+	values, name, err := setSizes(root, pid)
 	if err != nil {
-		return 0, fmt.Errorf("read memory of process %d: %w", pid, err)
+		return 0, err
 	}
 	pss, ok := values["Pss"]
 	if !ok {
 		return 0, fmt.Errorf("read memory of process %d: /%s has no line Pss", pid, name)
 	}
 	return pss, nil
+}
+
+// UncachedSetSize is the part of [ProportionalSetSize] that is no file cache: what
+// the process has taken out of [HostMem]'s Available. The weights of a model that
+// is mapped from its file are not in it: the system counts them as available, since
+// it could drop them. Errors are those of ProportionalSetSize.
+func UncachedSetSize(pid int) (Bytes, error) {
+	return uncachedSetSize(os.DirFS("/"), pid)
+}
+
+func uncachedSetSize(root fs.FS, pid int) (Bytes, error) {
+	values, name, err := setSizes(root, pid)
+	if err != nil {
+		return 0, err
+	}
+	if own, ok := values["Pss_Anon"]; ok {
+		return own.Add(values["Pss_Shmem"]), nil
+	}
+	own, ok := values["Anonymous"] // Linux before 5.4
+	if !ok {
+		return 0, fmt.Errorf("read memory of process %d: /%s has no line Pss_Anon or Anonymous", pid, name)
+	}
+	return own, nil
+}
+
+// setSizes reads the smaps_rollup of a process; name is the file's.
+func setSizes(root fs.FS, pid int) (values map[string]Bytes, name string, err error) {
+	name = path.Join("proc", strconv.Itoa(pid), "smaps_rollup")
+	values, err = keyedBytes(root, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH): // gone, or a zombie
+		return nil, name, fmt.Errorf("read memory of process %d: %w", pid, ErrProcessNotFound)
+	case err != nil:
+		return nil, name, fmt.Errorf("read memory of process %d: %w", pid, err)
+	}
+	return values, name, nil
 }

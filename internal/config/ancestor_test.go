@@ -78,7 +78,10 @@ func TestAncestorValuesThatDiffer(t *testing.T) {
 		"selection_threshold": 0.25, "sigmoid_steepness": 10, "bezier_points": [0.1, 0.8], "num_layers_to_use": 4, "output_dir": "x"}`)
 	c, err := load(t, []string{"--config", path}, []string{"TEMPO_USE_MCTS=true"})
 	require.NoError(t, err)
-	require.Equal(t, Memory{MaxGB: 24, MaxParallelTokens: 10, MaxCacheTokens: 4096, Warn: 0.85, Act: 0.95}, c.Memory)
+	require.Equal(t, Memory{
+		MaxGB: 24, MaxParallelTokens: 10, MaxCacheTokens: 4096, Warn: 0.85, Act: 0.95,
+		CacheTypeK: "f16", CacheTypeV: "f16", SwapGB: 4,
+	}, c.Memory)
 	require.Equal(t, "debug", c.Log.Level)
 	require.Equal(t, []string{
 		"bezier_points=[0.1 0.8]", "isolate", "num_layers_to_use=4", "output_dir=x", "selection_threshold=0.25",

@@ -30,6 +30,10 @@ type Memory struct {
 	MaxCacheTokens    int     `mapstructure:"max_cache_tokens"`    // positions of the KV cache; 0 = automatic
 	Warn              float64 `mapstructure:"memory_warn"`         // share of the limit, over 0, up to Act
 	Act               float64 `mapstructure:"memory_act"`          // share of the limit, up to 1
+	CacheTypeK        string  `mapstructure:"cache_type_k"`        // f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl
+	CacheTypeV        string  `mapstructure:"cache_type_v"`        // as CacheTypeK
+	SwapGB            float64 `mapstructure:"swap_gb"`             // host memory for jobs of a GPU that gave way, in 2^30 bytes
+	LayerStats        bool    `mapstructure:"layer_stats"`         // statistics list each layer
 }
 
 // Engine says what a worker generates with.

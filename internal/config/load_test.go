@@ -39,7 +39,7 @@ func TestLoadDefaults(t *testing.T) {
 	host, err := os.Hostname()
 	require.NoError(t, err)
 	require.Equal(t, &Config{
-		Memory: Memory{MaxGB: 36, Warn: 0.85, Act: 0.95},
+		Memory: Memory{MaxGB: 36, Warn: 0.85, Act: 0.95, CacheTypeK: "f16", CacheTypeV: "f16", SwapGB: 4},
 		Engine: Engine{Device: "auto", BatchSize: 512, WorkerName: fmt.Sprintf("%s-%d", host, os.Getpid())},
 		NATS:   NATS{Server: "nats://127.0.0.1:4222"},
 		Log:    Log{Level: "info", Format: "auto"},
@@ -89,6 +89,7 @@ func TestLoadEverySettingEveryWay(t *testing.T) {
 	t.Parallel()
 	values := map[string]string{
 		"max_memory_gb": "4.5", "max_parallel_tokens": "8", "max_cache_tokens": "1000", "memory_warn": "0.5", "memory_act": "0.6",
+		"cache_type_k": "q8_0", "cache_type_v": "bf16", "swap_gb": "1.5", "layer_stats": "true",
 		"model": "small=/models/m.gguf", "llama_lib": "/lib", "device": "cuda:1", "nvml_path": "/nvml.so", "threads": "3",
 		"context_size": "2048", "batch_size": "256", "worker_name": "w", "server": "tls://a:4222,b", "creds": "c",
 		"user": "u", "password": "p", "nkey": "k", "tlscert": "cert", "tlskey": "key", "tlsca": "ca", "log_level": "warn",
@@ -98,7 +99,10 @@ func TestLoadEverySettingEveryWay(t *testing.T) {
 	}
 	seed, temperature := uint32(7), 0.5
 	want := Config{
-		Memory: Memory{MaxGB: 4.5, MaxParallelTokens: 8, MaxCacheTokens: 1000, Warn: 0.5, Act: 0.6},
+		Memory: Memory{
+			MaxGB: 4.5, MaxParallelTokens: 8, MaxCacheTokens: 1000, Warn: 0.5, Act: 0.6,
+			CacheTypeK: "q8_0", CacheTypeV: "bf16", SwapGB: 1.5, LayerStats: true,
+		},
 		Engine: Engine{
 			Model: "small=/models/m.gguf", LlamaLib: "/lib", Device: "cuda:1", NVMLPath: "/nvml.so", Threads: 3,
 			ContextSize: 2048, BatchSize: 256, WorkerName: "w",

@@ -36,6 +36,10 @@ func (c *Config) validateWorker(v *validator) {
 	if act {
 		v.check("memory_warn", m.Warn, m.Warn > 0 && m.Warn <= m.Act, fmt.Sprintf("a number over 0, up to memory_act (%v)", m.Act))
 	}
+	cacheTypes := []string{"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"} // llama.cpp's
+	v.oneOf("cache_type_k", m.CacheTypeK, cacheTypes...)
+	v.oneOf("cache_type_v", m.CacheTypeV, cacheTypes...)
+	v.check("swap_gb", m.SwapGB, m.SwapGB >= 0 && m.SwapGB <= maxGB, fmt.Sprintf("a number from 0 to %d", maxGB))
 	v.check("model", e.Model, !strings.HasPrefix(e.Model, "=") && !strings.HasSuffix(e.Model, "="), "[NAME=]PATH")
 	v.check("device", e.Device, isDevice(e.Device), "auto, cpu, cuda, cuda:N, or a UUID such as nvidia-smi -L shows (GPU-…)")
 	v.check("threads", e.Threads, e.Threads >= 0 && e.Threads <= maxThreads, fmt.Sprintf("1 to %d, or 0 (automatic)", maxThreads))

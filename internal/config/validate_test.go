@@ -24,6 +24,10 @@ func TestValidate(t *testing.T) {
 		{"max_cache_tokens", func(c *Config) { c.Memory.MaxCacheTokens = -1 }, "got -1"},
 		{"memory_act", func(c *Config) { c.Memory.Act = 95 }, "got 95, allowed: a number over 0, up to 1"},
 		{"memory_warn", func(c *Config) { c.Memory.Warn = 0.96 }, "up to memory_act (0.95)"},
+		{"cache_type_k", func(c *Config) { c.Memory.CacheTypeK = "q6_K" }, `got "q6_K", allowed: f32, f16, bf16, q8_0`},
+		{"cache_type_v", func(c *Config) { c.Memory.CacheTypeV = "" }, `got "", allowed: f32`},
+		{"swap_gb", func(c *Config) { c.Memory.SwapGB = -1 }, "got -1, allowed: a number from 0 to"},
+		{"swap_gb", func(c *Config) { c.Memory.SwapGB = math.NaN() }, "got NaN"},
 		{"model", func(c *Config) { c.Engine.Model = "name=" }, "[NAME=]PATH"},
 		{"device", func(c *Config) { c.Engine.Device = "cuda:" }, "auto, cpu, cuda, cuda:N"},
 		{"threads", func(c *Config) { c.Engine.Threads = -1 }, "got -1"},
@@ -76,6 +80,7 @@ func TestValidateAccepts(t *testing.T) {
 		{"--listen=:4222"},
 		{"--listen=[::1]:4222"},
 		{"--memory-warn=1", "--memory-act=1"},
+		{"--cache-type-k=q8_0", "--cache-type-v=iq4_nl", "--swap-gb=0", "--layer-stats"},
 		{"--tlscert=c", "--tlskey=k"},
 		{"--user=token"},
 	} {

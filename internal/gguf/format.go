@@ -50,9 +50,20 @@ type TensorType uint32
 // Tensor types that [Write] can make. The reader knows all types of llama.cpp
 // v0.5.0.
 const (
-	F32 TensorType = 0
-	F16 TensorType = 1
+	F32  TensorType = 0
+	F16  TensorType = 1
+	Q8_0 TensorType = 8
 )
+
+// CacheType returns the type that a KV cache is asked for by name: f32, f16,
+// bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl, as llama.cpp v0.5.0 takes them;
+// ok is false for other names.
+func CacheType(name string) (t TensorType, ok bool) {
+	t, ok = map[string]TensorType{
+		"f32": F32, "f16": F16, "bf16": 30, "q8_0": Q8_0, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "iq4_nl": 20,
+	}[name]
+	return t, ok
+}
 
 // layout says how a tensor type is stored: in blocks of so many values, so many
 // bytes each.

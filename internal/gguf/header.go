@@ -3,16 +3,17 @@ package gguf
 import (
 	"fmt"
 	"os"
+	"slices"
 )
 
 // Header is what a model file says of itself, without its weights. It is
 // read-only after [ReadHeader] and safe for concurrent use.
 type Header struct {
 	Path          string
-	Architecture  string // "llama", "qwen2", …
+	Architecture  string // [Llama], "qwen2", …
 	Name          string // general.name; "" if the file has none
 	Layers        int    // block_count
-	Heads         int    // attention.head_count, of the first layer where it is a list
+	Heads         int    // attention.head_count, of the first layer where it is a list; 0 = no attention (Mamba)
 	KVHeads       []int  // attention.head_count_kv of each layer; len = Layers, 0 = no attention there
 	KeyLength     int    // values of a head's key
 	ValueLength   int    // values of a head's value
@@ -109,7 +110,11 @@ func (h *Header) fillHeads() error {
 	if h.Layers > maxLayers {
 		return broken("%s is %s, more than any model has", h.key("block_count"), group(int64(h.Layers)))
 	}
-	heads, err := h.perLayer("attention.head_count")
+	least := 1
+	if h.withoutAttention() {
+		least = 0
+	}
+	heads, err := h.perLayer("attention.head_count", least)
 	if err != nil {
 		return err
 	}
@@ -119,11 +124,14 @@ func (h *Header) fillHeads() error {
 	h.Heads = heads[0]
 	// llama.cpp defines both: no head_count_kv is as many as head_count, no
 	// key_length or value_length is embedding_length / head_count.
-	if h.KVHeads, err = h.perLayer("attention.head_count_kv"); err != nil {
+	if h.KVHeads, err = h.perLayer("attention.head_count_kv", least); err != nil {
 		return err
 	}
 	if h.KVHeads == nil {
 		h.KVHeads = heads
+	}
+	if h.Heads == 0 && h.withoutAttention() {
+		return nil // no heads, no sizes
 	}
 	for _, k := range []struct {
 		key string
@@ -147,11 +155,16 @@ func (h *Header) fillHeads() error {
 	return nil
 }
 
+// withoutAttention reports whether the architecture may have no heads at all.
+func (h *Header) withoutAttention() bool {
+	return h.Architecture == Mamba || h.Architecture == "mamba2"
+}
+
 func (h *Header) fillTensors() error {
 	h.TiedOutput = true
 	for _, t := range h.Tensors {
 		switch t.Name {
-		case "token_embd.weight":
+		case tokenEmbeddings:
 			h.TokenEmbdBytes = t.Bytes
 		case "output.weight":
 			h.TiedOutput = false
@@ -183,35 +196,39 @@ func (h *Header) uint(name string) (int64, bool) {
 
 // required reads a key of the architecture that must be a number from 1 up.
 func (h *Header) required(k string, dst *int) error {
-	v, there := h.meta[h.key(k)]
-	if !there {
+	if _, there := h.meta[h.key(k)]; !there {
 		return missing(h.key(k))
 	}
-	n, ok := v.(int64)
-	if !ok || n < 1 || n > maxCount {
-		return broken("%s is %v, allowed are whole numbers from 1 to %s", h.key(k), v, group(maxCount))
-	}
-	*dst = int(n)
-	return nil
+	n, err := h.from(1, k)
+	*dst = n
+	return err
 }
 
-// perLayer reads a key that is one number for all layers or a list with one for
-// each; nil if it is absent.
-func (h *Header) perLayer(k string) ([]int, error) {
+// from reads a key of the architecture that is there and must be a number from
+// least up.
+func (h *Header) from(least int, k string) (int, error) {
+	v := h.meta[h.key(k)]
+	n, ok := v.(int64)
+	if !ok || n < int64(least) || n > maxCount {
+		return 0, broken("%s is %v, allowed are whole numbers from %d to %s", h.key(k), v, least, group(maxCount))
+	}
+	return int(n), nil
+}
+
+// perLayer reads a key that is one number, from least up, for all layers, or a
+// list with one from 0 up for each; nil if it is absent.
+func (h *Header) perLayer(k string, least int) ([]int, error) {
 	v, there := h.meta[h.key(k)]
 	if !there {
 		return nil, nil
 	}
 	list, isList := v.([]int64)
 	if !isList {
-		var n int
-		if err := h.required(k, &n); err != nil {
+		n, err := h.from(least, k)
+		if err != nil {
 			return nil, err
 		}
-		list = make([]int64, h.Layers)
-		for i := range list {
-			list[i] = int64(n)
-		}
+		list = slices.Repeat([]int64{int64(n)}, h.Layers)
 	}
 	if len(list) != h.Layers {
 		return nil, broken("%s has %d values, but there are %d layers", h.key(k), len(list), h.Layers)

@@ -173,6 +173,13 @@ func TestReadHeaderNoFile(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(good("", u32s("qwen2.attention.head_count_kv", 2, 0, 1)).bytes(f))
 	f.Add(file{pairs: keys(""), dims: []uint64{33}, typ: 8, tensors: 1}.bytes(f))
+	for _, architecture := range architectures() {
+		s := small(architecture)
+		s.Embedding, s.Heads, s.HeadSize, s.FeedForward, s.Vocab, s.ChatTemplate = 16, 4, 0, 4, firstMerged, ""
+		var b bytes.Buffer
+		require.NoError(f, Write(&b, s))
+		f.Add(b.Bytes())
+	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		h, err := parse(bytes.NewReader(content), int64(len(content)))
 		if err != nil {
@@ -180,5 +187,12 @@ func FuzzParse(f *testing.F) {
 		}
 		require.LessOrEqual(t, h.TokenEmbdBytes, h.TensorBytes)
 		require.Len(t, h.KVHeads, h.Layers)
+		require.LessOrEqual(t, h.OtherBytes(), h.TensorBytes)
+		require.LessOrEqual(t, h.OffloadedBytes(), h.TensorBytes)
+		loaded, _ := h.LoadedBytes([]string{BufferAMX})
+		require.GreaterOrEqual(t, loaded, h.TensorBytes)
+		for _, l := range h.LayerMemory(F16, F16) {
+			require.GreaterOrEqual(t, l.CacheBytes(CacheShape{Cells: 1, Sequences: 1}), int64(0))
+		}
 	})
 }

@@ -13,16 +13,21 @@ const DefaultChatTemplate = `{% for message in messages %}` +
 	`{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`
 
 // Spec is the shape of a model that [Write] makes. Start from [Tiny]; every
-// number must be at least 1.
+// number must be at least 1, except where 0 is said to mean something.
 type Spec struct {
+	Architecture string // one that Write knows; "" = Llama
 	Name         string
 	Layers       int
-	Heads        int // Embedding is a multiple of 2 · Heads
-	KVHeads      int // a divisor of Heads
+	Heads        int
+	KVHeads      int // a divisor of Heads; not used by DeepSeek2 and Mamba
+	HeadSize     int // an even number; 0 = Embedding / Heads
 	Embedding    int
-	FeedForward  int
+	FeedForward  int // of each expert in Qwen3MoE; not used by Mamba
 	Vocab        int // from 259: three special tokens and a token for each byte
 	Context      int // tokens that the model claims to be trained for
+	Window       int // Gemma2 only: tokens that every second layer sees
+	Latent       int // DeepSeek2 only: values that stand for all keys and values of a token
+	Experts      int // Qwen3MoE only, from 2: two of them work on each token
 	Type         TensorType
 	Tied         bool // no output.weight: the token embeddings serve as both
 	Seed         uint64
@@ -47,6 +52,20 @@ func Tiny() Spec {
 	}
 }
 
+func (s Spec) architecture() string {
+	if s.Architecture == "" {
+		return Llama
+	}
+	return s.Architecture
+}
+
+func (s Spec) headSize() int {
+	if s.HeadSize > 0 {
+		return s.HeadSize
+	}
+	return s.Embedding / s.Heads
+}
+
 func (s Spec) validate() error {
 	for _, f := range []struct {
 		name     string
@@ -55,10 +74,14 @@ func (s Spec) validate() error {
 		{"Layers", s.Layers, 1},
 		{"Heads", s.Heads, 1},
 		{"KVHeads", s.KVHeads, 1},
+		{"HeadSize", s.HeadSize, 0},
 		{"Embedding", s.Embedding, 1},
 		{"FeedForward", s.FeedForward, 1},
 		{"Vocab", s.Vocab, firstMerged},
 		{"Context", s.Context, 1},
+		{"Window", s.Window, 0},
+		{"Latent", s.Latent, 0},
+		{"Experts", s.Experts, 0},
 	} {
 		if f.got < f.min || f.got > maxCount {
 			return fmt.Errorf("write model: %s is %d, allowed are %d to %d", f.name, f.got, f.min, maxCount)
@@ -67,12 +90,31 @@ func (s Spec) validate() error {
 	switch {
 	case s.Layers > maxLayers:
 		return fmt.Errorf("write model: Layers is %d, allowed are 1 to %d", s.Layers, maxLayers)
-	case s.Embedding%(2*s.Heads) != 0:
+	case s.HeadSize == 0 && s.Embedding%(2*s.Heads) != 0:
 		return fmt.Errorf("write model: Embedding is %d, allowed are multiples of twice the Heads (%d)", s.Embedding, s.Heads)
+	case s.HeadSize%2 != 0:
+		return fmt.Errorf("write model: HeadSize is %d, allowed are even numbers", s.HeadSize)
 	case s.Heads%s.KVHeads != 0:
 		return fmt.Errorf("write model: KVHeads is %d, allowed are divisors of the Heads (%d)", s.KVHeads, s.Heads)
-	case s.Type != F32 && s.Type != F16:
-		return fmt.Errorf("write model: Type is %v, allowed are F32 and F16", s.Type)
+	case s.Type != F32 && s.Type != F16 && s.Type != Q8_0:
+		return fmt.Errorf("write model: Type is %v, allowed are F32, F16 and Q8_0", s.Type)
+	}
+	a, ok := architectureOf(s.architecture())
+	if !ok {
+		return fmt.Errorf("write model: Architecture is %q, allowed are %v", s.Architecture, architectures())
+	}
+	if err := a.check(s); err != nil {
+		return fmt.Errorf("write model: %w", err)
+	}
+	return s.validateBlocks()
+}
+
+// validateBlocks checks that the rows of all tensors are whole blocks of the type.
+func (s Spec) validateBlocks() error {
+	for _, t := range s.tensors() {
+		if l, _ := layoutOf(t.typ); t.dims[0]%l.values != 0 {
+			return fmt.Errorf("write model: Type is %v, but %s has rows of %d values, allowed are multiples of %d", s.Type, t.name, t.dims[0], l.values)
+		}
 	}
 	return nil
 }
@@ -82,48 +124,58 @@ type blueprint struct {
 	name   string
 	typ    TensorType
 	dims   []int64
-	spread float64 // standard deviation of the random values; 0 = all ones (norms)
+	spread float64 // standard deviation of the random values
+	value  float32 // of all values, if spread is 0
 }
 
-// tensors lists the model's tensors in the file's order. The spreads keep the
-// values inside the model at about 1, so that every layer has its say, and the
-// logits at about logitSpread, so that one token stands out and the others do
+// matrix is a tensor of random weights in the model's type. Its spread keeps the
+// values inside the model at about 1, so that every layer has its say. more are
+// further dimensions.
+func (s Spec) matrix(name string, in, out int, more ...int) blueprint {
+	b := blueprint{name: name, typ: s.Type, dims: []int64{int64(in), int64(out)}, spread: 1 / math.Sqrt(float64(in))}
+	for _, d := range more {
+		b.dims = append(b.dims, int64(d))
+	}
+	return b
+}
+
+// plain is a matrix of single floats, for what llama.cpp takes in no other type.
+func plain(name string, in, out int) blueprint {
+	return blueprint{name: name, typ: F32, dims: []int64{int64(in), int64(out)}, spread: 1 / math.Sqrt(float64(in))}
+}
+
+// constant is a tensor of equal values in single floats: norms of 1, biases of 0.
+func constant(name string, value float32, dims ...int) blueprint {
+	b := blueprint{name: name, typ: F32, value: value}
+	for _, d := range dims {
+		b.dims = append(b.dims, int64(d))
+	}
+	return b
+}
+
+// tensors lists the model's tensors in the file's order. The spread of the
+// logits is about logitSpread, so that one token stands out and the others do
 // not vanish.
 func (s Spec) tensors() []blueprint {
 	const logitSpread = 4
-	var (
-		embd   = int64(s.Embedding)
-		ff     = int64(s.FeedForward)
-		vocab  = int64(s.Vocab)
-		kv     = embd / int64(s.Heads) * int64(s.KVHeads)
-		perIn  = func(in int64) float64 { return 1 / math.Sqrt(float64(in)) }
-		norm   = func(name string) blueprint { return blueprint{name, F32, []int64{embd}, 0} }
-		matrix = func(name string, in, out int64, spread float64) blueprint {
-			return blueprint{name, s.Type, []int64{in, out}, spread}
-		}
-	)
-	embdSpread := 1.0
+	a, _ := architectureOf(s.architecture())
+	embeddings := s.matrix("token_embd.weight", s.Embedding, s.Vocab)
+	output := s.matrix("output.weight", s.Embedding, s.Vocab)
+	output.spread *= logitSpread
+	embeddings.spread = 1
 	if s.Tied {
-		embdSpread = logitSpread * perIn(embd)
+		embeddings.spread = output.spread
 	}
-	list := []blueprint{matrix("token_embd.weight", embd, vocab, embdSpread)}
+	list := []blueprint{embeddings}
 	for i := range s.Layers {
-		blk := fmt.Sprintf("blk.%d.", i)
-		list = append(list,
-			norm(blk+"attn_norm.weight"),
-			matrix(blk+"attn_q.weight", embd, embd, perIn(embd)),
-			matrix(blk+"attn_k.weight", embd, kv, perIn(embd)),
-			matrix(blk+"attn_v.weight", embd, kv, perIn(embd)),
-			matrix(blk+"attn_output.weight", embd, embd, perIn(embd)),
-			norm(blk+"ffn_norm.weight"),
-			matrix(blk+"ffn_gate.weight", embd, ff, perIn(embd)),
-			matrix(blk+"ffn_up.weight", embd, ff, perIn(embd)),
-			matrix(blk+"ffn_down.weight", ff, embd, perIn(ff)),
-		)
+		for _, t := range a.layer(s, i) {
+			t.name = fmt.Sprintf("blk.%d.%s", i, t.name)
+			list = append(list, t)
+		}
 	}
-	list = append(list, norm("output_norm.weight"))
+	list = append(list, constant(a.outputNorm, 1, s.Embedding))
 	if !s.Tied {
-		list = append(list, matrix("output.weight", embd, vocab, logitSpread*perIn(embd)))
+		list = append(list, output)
 	}
 	return list
 }

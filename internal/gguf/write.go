@@ -24,8 +24,8 @@ func WriteFile(path string, s Spec) error {
 	return nil
 }
 
-// Write writes a GGUF file (version 3) of the llama architecture with random
-// weights and a byte-level BPE tokenizer. The same s gives the same bytes. It
+// Write writes a GGUF file (version 3) with random weights and a byte-level BPE
+// tokenizer. The same s gives the same bytes. It
 // writes as it goes: the memory it takes depends on the vocabulary, not on the
 // size of the model. It returns an error that names the field if s makes no
 // model.
@@ -48,7 +48,7 @@ func Write(w io.Writer, s Spec) error {
 		}
 		e.uint32(uint32(t.typ))
 		e.uint64(uint64(offset))
-		offset = align(offset+t.values()*t.width(), defaultAlignment)
+		offset = align(offset+t.bytes(), defaultAlignment)
 	}
 	e.pad()
 	for i, t := range tensors {
@@ -70,35 +70,41 @@ func (t blueprint) values() int64 {
 	return n
 }
 
-// width returns the bytes of one value.
-func (t blueprint) width() int64 {
-	if t.typ == F16 {
-		return 2
-	}
-	return 4
+// bytes returns the size of the tensor's data.
+func (t blueprint) bytes() int64 {
+	l, _ := layoutOf(t.typ)
+	return t.values() / l.values * l.bytes
+}
+
+// fileType is llama.cpp's number for a model that is mostly of the type t.
+func fileType(t TensorType) uint32 {
+	return map[TensorType]uint32{F32: 0, F16: 1, Q8_0: 7}[t]
 }
 
 // metadata writes the number of keys and the keys with their values.
 func (e *encoder) metadata(s Spec) {
-	fileType := uint32(s.Type) // llama.cpp's numbers are the same for F32 and F16
 	v := newVocabulary(s.Vocab)
+	name := s.architecture()
+	a, _ := architectureOf(name)
 	pairs := []func(){
-		e.str("general.architecture", "llama"),
+		e.str("general.architecture", name),
 		e.str("general.type", "model"),
 		e.str("general.name", s.Name),
 		e.u32("general.alignment", defaultAlignment),
-		e.u32("general.file_type", fileType),
+		e.u32("general.file_type", fileType(s.Type)),
 		e.u32("general.quantization_version", 2),
-		e.u32("llama.block_count", uint32(s.Layers)),
-		e.u32("llama.context_length", uint32(s.Context)),
-		e.u32("llama.embedding_length", uint32(s.Embedding)),
-		e.u32("llama.feed_forward_length", uint32(s.FeedForward)),
-		e.u32("llama.attention.head_count", uint32(s.Heads)),
-		e.u32("llama.attention.head_count_kv", uint32(s.KVHeads)),
-		e.f32("llama.attention.layer_norm_rms_epsilon", 1e-5),
-		e.u32("llama.rope.dimension_count", uint32(s.Embedding/s.Heads)),
-		e.f32("llama.rope.freq_base", 10000),
-		e.u32("llama.vocab_size", uint32(s.Vocab)),
+		e.u32(name+".block_count", uint32(s.Layers)),
+		e.u32(name+".context_length", uint32(s.Context)),
+		e.u32(name+".embedding_length", uint32(s.Embedding)),
+		e.u32(name+".feed_forward_length", uint32(s.FeedForward)),
+		e.u32(name+".attention.head_count", uint32(a.heads(s))),
+		e.f32(name+".attention.layer_norm_rms_epsilon", 1e-5),
+		e.u32(name+".vocab_size", uint32(s.Vocab)),
+	}
+	for _, p := range a.keys(s) {
+		pairs = append(pairs, e.pair(name+"."+p.key, p.value))
+	}
+	pairs = append(pairs,
 		e.str("tokenizer.ggml.model", "gpt2"),
 		e.str("tokenizer.ggml.pre", "smollm"),
 		e.strs("tokenizer.ggml.tokens", v.tokens),
@@ -110,7 +116,7 @@ func (e *encoder) metadata(s Spec) {
 		e.u32("tokenizer.ggml.padding_token_id", imEnd),
 		e.flag("tokenizer.ggml.add_bos_token", false),
 		e.flag("tokenizer.ggml.add_space_prefix", false),
-	}
+	)
 	if s.ChatTemplate != "" {
 		pairs = append(pairs, e.str("tokenizer.chat_template", s.ChatTemplate))
 	}
@@ -178,6 +184,29 @@ func (e *encoder) flag(name string, v bool) func() {
 	}
 }
 
+// pair writes a key of an architecture.
+func (e *encoder) pair(name string, value any) func() {
+	switch v := value.(type) {
+	case float32:
+		return e.f32(name, v)
+	case []uint32:
+		return e.u32s(name, v)
+	default:
+		return e.u32(name, v.(uint32)) // the architectures have no other type
+	}
+}
+
+func (e *encoder) u32s(name string, list []uint32) func() {
+	return func() {
+		e.key(name, typeArray)
+		e.uint32(uint32(typeUint32))
+		e.uint64(uint64(len(list)))
+		for _, v := range list {
+			e.uint32(v)
+		}
+	}
+}
+
 func (e *encoder) strs(name string, list []string) func() {
 	return func() {
 		e.key(name, typeArray)
@@ -198,40 +227,4 @@ func (e *encoder) tokenTypes(name string, n int) func() {
 			e.uint32(uint32(tokenType(id)))
 		}
 	}
-}
-
-// values writes a tensor's data: ones, or values that are uniform between the
-// bounds that give the spread.
-func (e *encoder) values(t blueprint, random *rand.Rand) {
-	const chunk = 1 << 12
-	bound := t.spread * math.Sqrt(3)
-	buf := make([]byte, 0, chunk*t.width())
-	for left := t.values(); left > 0 && e.err == nil; left -= min(left, chunk) {
-		buf = buf[:0]
-		for range min(left, chunk) {
-			v := float32(1)
-			if t.spread != 0 {
-				v = float32(bound * (2*random.Float64() - 1))
-			}
-			if t.typ == F16 {
-				buf = binary.LittleEndian.AppendUint16(buf, half(v))
-			} else {
-				buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
-			}
-		}
-		e.bytes(buf)
-	}
-}
-
-// half converts a weight, whose magnitude is far below the largest half of
-// 65,504, cutting off the bits that do not fit: the weights are random, so
-// rounding would add nothing. What is too small for a normal half becomes zero.
-func half(v float32) uint16 {
-	bits := math.Float32bits(v)
-	sign := uint16(bits>>16) & 0x8000
-	exponent := int(bits>>23&0xff) - 127 + 15
-	if exponent < 1 {
-		return sign
-	}
-	return sign | uint16(exponent)<<10 | uint16(bits>>13)&0x3ff
 }

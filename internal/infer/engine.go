@@ -9,8 +9,8 @@ import (
 )
 
 // Engine generates text with one model on one device. The calls come in the
-// order Open, DryRun as often as wanted, Load, Generate; Generate may be called
-// from many goroutines at once.
+// order Open, DryRun as often as wanted, Load, then Generate and Reshape, in any
+// order and from many goroutines at once.
 type Engine interface {
 	// Open reads what the model is, without its weights.
 	Open(ctx context.Context, spec Spec) (Facts, error)
@@ -20,9 +20,21 @@ type Engine interface {
 	// Load allocates shape, runs its worst case once, and returns what was
 	// really allocated.
 	Load(ctx context.Context, shape Shape) (budget.Footprint, error)
+	// Reshape changes the shape while jobs run, so that memory can be given back to
+	// the device and be taken again; it returns what is really allocated then.
+	// Nobody generates meanwhile, the running jobs notice nothing else. What they
+	// have in the pool is in host memory for as long, beside the rest. It returns
+	// *BusyError, and nothing has changed, if they use more than shape has. Before
+	// the caller asks for less it must grant no leases beyond that any more. After
+	// another error the engine is broken.
+	//
+	// An empty shape unloads: model and pool are freed, which no job may be in the
+	// way of, and jobs that come then wait in Generate until a Reshape loads again.
+	// Before Load it does what Load does.
+	Reshape(ctx context.Context, shape Shape) (budget.Footprint, error)
 	// Generate runs one job to its end. It never uses more KV tokens than
 	// req.Lease has. It returns *RequestError if the job itself is at fault,
-	// *DiedError if the engine died under it, the error of req.Lease.Resize if
+	// *PoolError if the pool is too small for it, *DiedError if the engine died under it, the error of req.Lease.Resize if
 	// memory was refused, and ctx's error if ctx is done.
 	Generate(ctx context.Context, req Request) (*Output, error)
 	// Close ends the engine, also one that is stuck in a step, and gives its memory
@@ -38,6 +50,15 @@ type Spec struct {
 	Threads int    `json:"threads"` // CPU threads that decode
 	Batch   int    `json:"batch"`   // most tokens in one decode step
 	Context int    `json:"context"` // longest job in tokens, 0 = what the model was trained for
+	// CacheTypeK and CacheTypeV are what keys and values are kept in, one of
+	// CacheTypes; "" = f16.
+	CacheTypeK string `json:"cache_type_k"`
+	CacheTypeV string `json:"cache_type_v"`
+}
+
+// CacheTypes are the names, llama.cpp's, of what keys and values can be kept in.
+func CacheTypes() []string {
+	return []string{"bf16", "f16", "f32", "iq4_nl", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"}
 }
 
 // Facts are what Open found.
@@ -54,7 +75,13 @@ type Facts struct {
 type Shape struct {
 	Sequences int `json:"sequences"` // jobs in the batch
 	Cells     int `json:"cells"`     // KV tokens of all of them together
+	// Grant is the most that the engine's process may take in all, in bytes of
+	// proportional set size; 0 = no bound. A Host has the kernel keep to it on a CPU.
+	Grant budget.Bytes `json:"grant"`
 }
+
+// Empty reports whether nothing is loaded in this shape.
+func (s Shape) Empty() bool { return s.Cells == 0 && s.Sequences == 0 }
 
 // Request is one job for an engine.
 type Request struct {
@@ -74,6 +101,17 @@ type Lease interface {
 	// are in the pool: while it is 0 the lease may be given up and taken anew.
 	// An error ends the job; the engine returns it from Generate.
 	Resize(ctx context.Context, used, n int) error
+	// Reclaim is a channel, always the same, on which the owner of the memory sends
+	// when it wants the job's tokens back for a while; nil = never. Between two
+	// steps the engine takes what the job has in the pool into host memory (as many
+	// bytes as there, 12 more for each token and 24 for each layer) and calls
+	// Resize with used = 0, which says that the pool's tokens are free. When that
+	// returns nil the job goes on where it was.
+	//
+	// Each value received is answered by one such Resize, or by the end of the job;
+	// while the job is in a Resize it is the next call. With a buffer of one and a
+	// send that does not block none is lost: what is pending is still to be answered.
+	Reclaim() <-chan struct{}
 }
 
 // Output is what a job generated.

@@ -25,6 +25,38 @@ func (e *RequestError) Error() string { return e.Message }
 // Hint says what to change.
 func (e *RequestError) Hint() string { return e.Advice }
 
+// PoolError says that a job's prompt does not fit into the KV pool as it is now,
+// though the model itself could take it: memory is at fault, not the job.
+type PoolError struct {
+	Need int `json:"need"` // tokens: the prompt and one of output
+	Have int `json:"have"` // tokens of the whole pool
+}
+
+func (e *PoolError) Error() string {
+	return fmt.Sprintf("the job needs %d tokens of the KV cache, which has %d in all", e.Need, e.Have)
+}
+
+// Hint says what to change.
+func (e *PoolError) Hint() string {
+	return "give the worker more memory with --max-memory-gb, raise --max-cache-tokens, or shorten the prompt"
+}
+
+// BusyError says that a Reshape was refused, and nothing changed, because the
+// running jobs need more than the new shape has. Some must leave first.
+type BusyError struct {
+	Jobs  int   `json:"jobs"`  // that have a sequence; to unload: all
+	Cells int   `json:"cells"` // of all leases together
+	Shape Shape `json:"shape"` // refused
+}
+
+func (e *BusyError) Error() string {
+	if e.Shape.Empty() {
+		return fmt.Sprintf("the model cannot be unloaded while %d jobs run", e.Jobs)
+	}
+	return fmt.Sprintf("%d running jobs with leases of %d tokens do not fit into %d sequences and %d tokens",
+		e.Jobs, e.Cells, e.Shape.Sequences, e.Shape.Cells)
+}
+
 // DiedError says that the engine's process ended while it had the job. Nothing
 // is known of the job's part in that.
 type DiedError struct {

@@ -23,6 +23,9 @@ type HostOptions struct {
 	// RestartDelay is the wait before a dead engine is replaced; it doubles with
 	// each engine in a row that failed, up to 30 s. 0 means 200 ms.
 	RestartDelay time.Duration
+	// LoadTimeout is how long an engine may take to start, to load or to change its
+	// shape before it is ended and counts as failed. 0 means 10 min.
+	LoadTimeout time.Duration
 }
 
 // giveUpAfter is how many engines in a row may fail: not come up, or die without
@@ -37,8 +40,8 @@ type Host struct {
 	opts HostOptions
 	log  *zap.Logger
 
-	spec  Spec  // set by Open
-	shape Shape // set by Load
+	spec    Spec       // set by Open
+	shaping sync.Mutex // held while the engine's shape is set or changed
 
 	life     context.Context //nolint:containedctx // ends with Close
 	end      context.CancelFunc
@@ -49,6 +52,7 @@ type Host struct {
 	current  *process      // the one that takes jobs; guarded by mu; nil while there is none
 	changed  chan struct{} // closed and replaced when current or failed changes; guarded by mu
 	failed   error         // why there is no engine and none comes up; guarded by mu
+	shape    Shape         // of the engines to come; guarded by mu
 	loaded   bool          // an engine that dies is replaced; guarded by mu
 	closed   bool          // no process is started any more; guarded by mu
 	failures int           // engines that failed since the last job that ended well; guarded by mu
@@ -66,6 +70,9 @@ func NewHost(opts HostOptions, log *zap.Logger) *Host {
 	}
 	if opts.RestartDelay == 0 {
 		opts.RestartDelay = 200 * time.Millisecond
+	}
+	if opts.LoadTimeout == 0 {
+		opts.LoadTimeout = 10 * time.Minute
 	}
 	h := &Host{opts: opts, log: log.Named("engine"), changed: make(chan struct{}), failed: ErrNotOpen}
 	h.life, h.end = context.WithCancel(context.Background())
@@ -96,11 +103,17 @@ func (h *Host) start(ctx context.Context) (*process, Facts, error) {
 		h.opts.OnProcess(p.pid, false)
 	}()
 	var facts Facts
-	if err := p.call(ctx, methodOpen, h.spec, &facts); err != nil {
-		p.stop(time.Second)
-		return nil, Facts{}, err
+	within, cancel := context.WithTimeout(ctx, h.opts.LoadTimeout)
+	defer cancel()
+	err = p.call(within, methodOpen, h.spec, &facts)
+	if err == nil {
+		return p, facts, nil
 	}
-	return p, facts, nil
+	p.stop(time.Second)
+	if within.Err() != nil && ctx.Err() == nil {
+		err = hung("open the model", h.opts.LoadTimeout)
+	}
+	return nil, Facts{}, err
 }
 
 // spawn starts a process, which Close ends from then on, and counts its watcher.
@@ -167,27 +180,6 @@ func (h *Host) DryRun(ctx context.Context, shape Shape) (f budget.Footprint, err
 	return f, err
 }
 
-// Load loads the model in the engine process and from then on replaces the
-// process when it dies.
-func (h *Host) Load(ctx context.Context, shape Shape) (f budget.Footprint, err error) {
-	p, err := h.engine(ctx)
-	if err != nil {
-		return f, err
-	}
-	h.shape = shape
-	if err := p.call(ctx, methodLoad, shape, &f); err != nil {
-		return f, err
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed {
-		return f, ErrStopped
-	}
-	h.loaded = true
-	h.watching.Go(func() { h.replace(h.life, p) })
-	return f, nil
-}
-
 // Generate runs a job in the engine process.
 func (h *Host) Generate(ctx context.Context, req Request) (*Output, error) {
 	p, err := h.engine(ctx)
@@ -245,7 +237,10 @@ func (h *Host) restart(ctx context.Context, dead *process) (*process, error) {
 		}
 		p, _, err := h.start(ctx)
 		if err == nil {
-			if err = p.call(ctx, methodLoad, h.shape, nil); err == nil {
+			h.mu.Lock()
+			shape := h.shape
+			h.mu.Unlock()
+			if err = h.fill(ctx, p, shape); err == nil {
 				h.log.Info("a new engine process is ready", zap.Int("pid", p.pid))
 				return p, nil
 			}

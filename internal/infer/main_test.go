@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
+	"tempo/internal/budget"
 	"tempo/internal/infer"
 )
 
@@ -30,6 +32,9 @@ const (
 	modeStuck    = "stuck"    // the same, and it does not end with its parent's connection
 	modeBreak    = "break"    // an engine that breaks under its jobs
 	modeConfused = "confused" // a Sleeper that asks for its second job with the first one's lease
+	modeShy      = "shy"      // a Sleeper that breaks when its shape is changed
+	modeSlow     = "slow"     // a Sleeper that never loads, if fileVar exists; it makes it
+	modeHungry   = "hungry"   // a Sleeper that takes more and more memory for a job that says so
 	modeHost     = "host"     // not an engine: starts a Host, writes the engine's pid, waits
 )
 
@@ -66,6 +71,13 @@ func child(mode string) error {
 		return infer.ServeParent(ctx, e, e.broken)
 	case modeConfused:
 		return infer.ServeParent(ctx, &confused{Sleeper: sleeper()}, nil)
+	case modeShy:
+		e := &shy{Sleeper: sleeper(), broken: make(chan error, 1)}
+		return infer.ServeParent(ctx, e, e.broken)
+	case modeSlow:
+		return infer.ServeParent(ctx, slow{sleeper()}, nil)
+	case modeHungry:
+		return infer.ServeParent(ctx, hungry{sleeper()}, nil)
 	case modeHost:
 		return host(ctx)
 	}
@@ -108,6 +120,52 @@ func (b *breaking) Generate(ctx context.Context, r infer.Request) (*infer.Output
 		return nil, infer.ErrStopped
 	}
 	return b.Sleeper.Generate(ctx, r)
+}
+
+// shy breaks as an engine does that cannot make its context anew.
+type shy struct {
+	*infer.Sleeper
+	broken chan error
+}
+
+func (s *shy) Reshape(context.Context, infer.Shape) (budget.Footprint, error) {
+	err := errors.New("create a context: no memory")
+	s.broken <- err
+	return budget.Footprint{}, err
+}
+
+// slow loads once, and hangs at the second time.
+type slow struct{ *infer.Sleeper }
+
+func (s slow) Load(ctx context.Context, shape infer.Shape) (budget.Footprint, error) {
+	f, err := os.OpenFile(os.Getenv(fileVar), os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		<-ctx.Done()
+		return budget.Footprint{}, ctx.Err()
+	}
+	if err := f.Close(); err != nil {
+		return budget.Footprint{}, err
+	}
+	return s.Sleeper.Load(ctx, shape)
+}
+
+// hungry takes a GiB, bit by bit, for a job whose prompt says so, not from Go's heap,
+// as llama.cpp does, and ends as it does where there is no more.
+type hungry struct{ *infer.Sleeper }
+
+func (h hungry) Generate(ctx context.Context, r infer.Request) (*infer.Output, error) {
+	if strings.Contains(r.Job.Prompt, "hungry") {
+		for range 64 {
+			bit, err := unix.Mmap(-1, 0, 16<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+			if err != nil {
+				panic(fmt.Errorf("out of memory: %w", err))
+			}
+			for i := 0; i < len(bit); i += os.Getpagesize() {
+				bit[i] = 1
+			}
+		}
+	}
+	return h.Sleeper.Generate(ctx, r)
 }
 
 // confused takes the lease of its first job for that of all.

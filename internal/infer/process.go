@@ -9,13 +9,15 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/sourcegraph/jsonrpc2"
 	"golang.org/x/sys/unix"
+
+	"tempo/internal/budget"
 )
 
 // process is one engine process and the connection to it.
@@ -25,8 +27,12 @@ type process struct {
 	rpc   *jsonrpc2.Conn
 	died  chan struct{} // closed after the process has ended and what follows is set
 	tail  *tail
-	cause string // why it ended; read it after died is closed
-	idle  bool   // it had no job when it ended; read it after died is closed
+	cause string       // why it ended; read it after died is closed
+	idle  bool         // it had no job when it ended; read it after died is closed
+	grant atomic.Int64 // bytes to which its memory is bounded, 0 = not
+
+	shape Shape            // of its last load; written before it takes jobs, or with Host.shaping held
+	holds budget.Footprint // what that took; likewise
 
 	mu   sync.Mutex
 	jobs map[string]*running // by their name on the wire; guarded by mu
@@ -60,7 +66,7 @@ func startProcess(command, env []string, stderr io.Writer) (*process, error) {
 		Pdeathsig: syscall.SIGKILL,
 	}
 	started := make(chan error)
-	go p.watch(started)
+	go p.wait(started)
 	if err := <-started; err != nil {
 		return nil, errors.Join(fmt.Errorf("start the engine process: %w", err), ours.Close())
 	}
@@ -68,9 +74,9 @@ func startProcess(command, env []string, stderr io.Writer) (*process, error) {
 	return p, nil
 }
 
-// watch starts the process and waits for its end on one thread, since the
+// wait starts the process and waits for its end on one thread, since the
 // parent-death signal comes when the thread that started the child ends.
-func (p *process) watch(started chan<- error) {
+func (p *process) wait(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err := p.cmd.Start()
@@ -83,6 +89,9 @@ func (p *process) watch(started chan<- error) {
 	}
 	_ = p.cmd.Wait() // the state says more than the error
 	p.cause = p.cmd.ProcessState.String()
+	if grant := p.bounded(); grant > 0 {
+		p.cause += fmt.Sprintf("; its memory was bounded to %v", grant)
+	}
 	if last := p.tail.String(); last != "" {
 		p.cause += "; it last wrote: " + last
 	}
@@ -91,6 +100,9 @@ func (p *process) watch(started chan<- error) {
 	p.mu.Unlock()
 	close(p.died)
 }
+
+// bounded is to what the process's memory is bounded, 0 = not at all.
+func (p *process) bounded() budget.Bytes { return budget.Bytes(p.grant.Load()) }
 
 // socketPair makes the two ends of the connection.
 func socketPair() (net.Conn, *os.File, error) {
@@ -193,6 +205,9 @@ func (p *process) generate(ctx context.Context, req Request) (*Output, error) {
 	// Only now: the engine would forget a cancel that overtakes its job.
 	stop := context.AfterFunc(ctx, func() { _ = p.rpc.Notify(free, methodCancel, id) })
 	defer stop()
+	if recall := req.Lease.Reclaim(); recall != nil {
+		job.asks.Go(func() { p.watch(asking, recall, id) })
+	}
 	var out Output
 	err = p.explain(call.Wait(free, &out))
 	switch {
@@ -208,6 +223,18 @@ func (p *process) generate(ctx context.Context, req Request) (*Output, error) {
 		return nil, p.end()
 	}
 	return nil, err
+}
+
+// watch tells the engine that a job's memory is wanted back, until ctx is done.
+func (p *process) watch(ctx context.Context, recall <-chan struct{}, id wireJob) {
+	for {
+		select {
+		case <-recall:
+			_ = p.rpc.Notify(ctx, methodReclaim, id) // in vain if the engine has ended
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // add registers a job that begins, and returns its name on the wire. The same job
@@ -255,35 +282,4 @@ func (p *process) stop(grace time.Duration) {
 		_ = p.cmd.Process.Kill()
 		<-p.died
 	}
-}
-
-// tail passes what the engine writes on and keeps the end of it.
-type tail struct {
-	next io.Writer // nil = nowhere
-
-	mu   sync.Mutex
-	last []byte // guarded by mu
-}
-
-const tailSize = 600
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	t.last = append(t.last, b...)
-	if n := len(t.last) - tailSize; n > 0 {
-		t.last = append(t.last[:0], t.last[n:]...)
-	}
-	t.mu.Unlock()
-	if t.next != nil {
-		if _, err := t.next.Write(b); err != nil {
-			return len(b), nil //nolint:nilerr // a closed stderr must not block the engine
-		}
-	}
-	return len(b), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.last))
 }

@@ -36,18 +36,27 @@ func ServeParent(ctx context.Context, engine Engine, fatal <-chan error) error {
 // Serve serves engine on conn until the other end closes it, ctx is done, or
 // fatal receives an error, which it returns. It closes engine.
 func Serve(ctx context.Context, conn net.Conn, engine Engine, fatal <-chan error) error {
-	s := &server{engine: engine, jobs: map[string]context.CancelFunc{}}
+	s := &server{engine: engine, jobs: map[string]*served{}}
 	ctx, cancel := context.WithCancel(ctx)
 	rpc := connect(ctx, conn, s.handle)
-	var err error
+	var broke error
 	select {
 	case <-rpc.DisconnectNotify():
-	case err = <-fatal:
-		err = fmt.Errorf("the engine broke: %w", err)
+	case broke = <-fatal:
 	}
 	cancel()
 	s.end()
-	return errors.Join(err, engine.Close())
+	err := engine.Close()
+	if broke == nil { // the other end may have closed because of it, and been faster
+		select {
+		case broke = <-fatal:
+		default:
+		}
+	}
+	if broke != nil {
+		err = errors.Join(fmt.Errorf("the engine broke: %w", broke), err)
+	}
+	return err
 }
 
 // server answers the worker's requests.
@@ -56,8 +65,14 @@ type server struct {
 	running sync.WaitGroup
 
 	mu    sync.Mutex
-	jobs  map[string]context.CancelFunc // running jobs; guarded by mu
-	ended bool                          // no more work is begun; guarded by mu
+	jobs  map[string]*served // running jobs; guarded by mu
+	ended bool               // no more work is begun; guarded by mu
+}
+
+// served is a running job.
+type served struct {
+	cancel context.CancelFunc
+	lease  *remoteLease
 }
 
 // start runs work beside the connection's reader, unless the server has ended.
@@ -80,9 +95,15 @@ func (s *server) end() {
 // handle registers what must happen in order and does the rest beside the
 // connection's reader.
 func (s *server) handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc2.Request) {
-	if r.Method == methodCancel {
+	switch r.Method {
+	case methodCancel:
 		if p, err := params[wireJob](r); err == nil {
 			s.cancel(p.ID)
+		}
+		return
+	case methodReclaim:
+		if p, err := params[wireJob](r); err == nil {
+			s.reclaim(p.ID)
 		}
 		return
 	}
@@ -93,10 +114,12 @@ func (s *server) handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc2.Re
 			answer(ctx, conn, r.ID, nil, err)
 			return
 		}
-		jobCtx := s.begin(ctx, p.ID)
+		lease := &remoteLease{conn: conn, job: p.wireJob, recall: make(chan struct{}, 1)}
+		lease.tokens.Store(int64(p.Leased))
+		jobCtx := s.begin(ctx, p.ID, lease)
 		work = func(context.Context, *jsonrpc2.Conn, *jsonrpc2.Request) (any, error) {
 			defer s.cancel(p.ID)
-			return s.generate(jobCtx, conn, p)
+			return s.engine.Generate(jobCtx, Request{ID: p.ID, Job: p.Job, Seed: p.Seed, Lease: lease})
 		}
 	}
 	s.start(func() {
@@ -105,28 +128,37 @@ func (s *server) handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc2.Re
 	})
 }
 
-func (s *server) begin(ctx context.Context, id string) context.Context {
+func (s *server) begin(ctx context.Context, id string, lease *remoteLease) context.Context {
 	jobCtx, cancel := context.WithCancel(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.jobs[id] = cancel
+	s.jobs[id] = &served{cancel, lease}
 	return jobCtx
 }
 
 func (s *server) cancel(id string) {
 	s.mu.Lock()
-	cancel := s.jobs[id]
+	job := s.jobs[id]
 	delete(s.jobs, id)
 	s.mu.Unlock()
-	if cancel != nil {
-		cancel()
+	if job != nil {
+		job.cancel()
 	}
 }
 
-func (s *server) generate(ctx context.Context, conn *jsonrpc2.Conn, p wireRequest) (any, error) {
-	lease := &remoteLease{conn: conn, job: p.wireJob}
-	lease.tokens.Store(int64(p.Leased))
-	return s.engine.Generate(ctx, Request{ID: p.ID, Job: p.Job, Seed: p.Seed, Lease: lease})
+// reclaim tells a job that its memory is wanted back. One that was told, and has
+// not looked yet, need not be told again.
+func (s *server) reclaim(id string) {
+	s.mu.Lock()
+	job := s.jobs[id]
+	s.mu.Unlock()
+	if job == nil {
+		return // it has ended
+	}
+	select {
+	case job.lease.recall <- struct{}{}:
+	default:
+	}
 }
 
 func (s *server) call(ctx context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request) (any, error) {
@@ -137,13 +169,16 @@ func (s *server) call(ctx context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request
 			return nil, err
 		}
 		return s.engine.Open(ctx, p)
-	case methodDryRun, methodLoad:
+	case methodDryRun, methodLoad, methodReshape:
 		p, err := params[Shape](r)
 		if err != nil {
 			return nil, err
 		}
-		if r.Method == methodLoad {
+		switch r.Method {
+		case methodLoad:
 			return s.engine.Load(ctx, p)
+		case methodReshape:
+			return s.engine.Reshape(ctx, p)
 		}
 		return s.engine.DryRun(ctx, p)
 	}
@@ -155,9 +190,12 @@ type remoteLease struct {
 	conn   *jsonrpc2.Conn
 	job    wireJob
 	tokens atomic.Int64
+	recall chan struct{} // has room for one
 }
 
 func (l *remoteLease) Tokens() int { return int(l.tokens.Load()) }
+
+func (l *remoteLease) Reclaim() <-chan struct{} { return l.recall }
 
 func (l *remoteLease) Resize(ctx context.Context, used, n int) error {
 	err := l.conn.Call(ctx, methodResize, wireResize{l.job, used, n}, nil)

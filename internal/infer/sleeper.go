@@ -20,10 +20,14 @@ type Sleeper struct {
 	// ContextTokens is the longest job; 0 = 1024.
 	ContextTokens int
 
-	mu    sync.Mutex
-	life  context.Context    //nolint:containedctx // from Open to Close; nil = not open; guarded by mu
-	end   context.CancelFunc // ends life; guarded by mu
-	shape Shape              // zero before Load; guarded by mu
+	mu      sync.Mutex
+	life    context.Context    //nolint:containedctx // from Open to Close; nil = not open; guarded by mu
+	end     context.CancelFunc // ends life; guarded by mu
+	shape   Shape              // empty before Load and while unloaded; guarded by mu
+	loaded  bool               // Load was called; guarded by mu
+	changed chan struct{}      // closed and replaced when shape changes; nil before Open; guarded by mu
+	jobs    int                // in Generate, not waiting for a shape; guarded by mu
+	asleep  map[*Request]bool  // those of them that have their memory; guarded by mu
 }
 
 var _ Engine = (*Sleeper)(nil)
@@ -36,6 +40,7 @@ func (s *Sleeper) Open(context.Context, Spec) (Facts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.life, s.end = context.WithCancel(context.Background())
+	s.changed, s.asleep = make(chan struct{}), map[*Request]bool{}
 	return Facts{Context: s.context(), Vocabulary: 1}, nil
 }
 
@@ -58,66 +63,146 @@ func (s *Sleeper) DryRun(_ context.Context, shape Shape) (budget.Footprint, erro
 
 // Load notes the shape.
 func (s *Sleeper) Load(ctx context.Context, shape Shape) (budget.Footprint, error) {
+	return s.Reshape(ctx, shape)
+}
+
+// Reshape notes the shape, if the jobs that sleep have no more than it has. How many
+// sleep at a time is bounded by their memory alone otherwise.
+func (s *Sleeper) Reshape(ctx context.Context, shape Shape) (budget.Footprint, error) {
 	f, err := s.DryRun(ctx, shape)
 	if err != nil {
 		return f, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shape = shape
+	jobs, cells := len(s.asleep), 0
+	for r := range s.asleep {
+		cells += r.Lease.Tokens()
+	}
+	if shape.Empty() {
+		jobs = s.jobs
+	}
+	if jobs > shape.Sequences || cells > shape.Cells {
+		return budget.Footprint{}, &BusyError{Jobs: jobs, Cells: cells, Shape: shape}
+	}
+	s.shape, s.loaded = shape, true
+	close(s.changed)
+	s.changed = make(chan struct{})
 	return f, nil
 }
 
 // Generate answers with the prompt, cut to the job's max_tokens words.
 func (s *Sleeper) Generate(ctx context.Context, req Request) (*Output, error) {
-	s.mu.Lock()
-	life, limit := s.life, min(s.context(), s.shape.Cells)
-	s.mu.Unlock()
-	if life == nil || limit == 0 {
-		return nil, ErrNotOpen
+	life, pool, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer s.leave()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(life, cancel)() //nolint:contextcheck // the engine's own, from Open to Close
-	out, err := s.run(ctx, req, limit)
+	defer context.AfterFunc(life, cancel)()
+	out, err := s.run(ctx, req, pool)
 	if err != nil && life.Err() != nil {
 		return nil, ErrStopped
 	}
 	return out, err
 }
 
-// run answers a job of at most limit tokens.
-func (s *Sleeper) run(ctx context.Context, req Request, limit int) (*Output, error) {
-	words, err := words(req.Job, limit)
+// begin waits until there is a pool, and returns its size.
+func (s *Sleeper) begin(ctx context.Context) (life context.Context, pool int, err error) {
+	for {
+		s.mu.Lock()
+		life, shape, loaded, changed := s.life, s.shape, s.loaded, s.changed
+		if !shape.Empty() {
+			s.jobs++
+		}
+		s.mu.Unlock()
+		switch {
+		case !shape.Empty():
+			return life, shape.Cells, nil
+		case !loaded:
+			return nil, 0, ErrNotOpen
+		}
+		select {
+		case <-changed:
+		case <-life.Done():
+			return nil, 0, ErrStopped
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
+}
+
+func (s *Sleeper) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.jobs--
+}
+
+// run answers a job in a pool of so many tokens.
+func (s *Sleeper) run(ctx context.Context, req Request, pool int) (*Output, error) {
+	words, err := words(req.Job, s.context())
 	if err != nil {
 		return nil, err
 	}
+	if len(words) >= pool {
+		return nil, &PoolError{Need: len(words) + 1, Have: pool}
+	}
 	made, reason := len(words), "stop"
-	if n := limit - len(words); made > n {
+	if n := min(pool, s.context()) - len(words); made > n {
 		made, reason = n, "length"
 	}
 	if n := req.Job.MaxTokens; n > 0 && made > n {
 		made, reason = n, "length"
 	}
-	if need := len(words) + made; req.Lease.Tokens() < need {
+	need := len(words) + made
+	if req.Lease.Tokens() < need {
 		if err := req.Lease.Resize(ctx, 0, need); err != nil {
 			return nil, err
 		}
 	}
 	started := time.Now()
 	if s.Delay != nil {
-		timer := time.NewTimer(s.Delay(req))
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := s.sleep(ctx, &req, need); err != nil {
+			return nil, err
 		}
 	}
 	return &Output{
 		Text: strings.Join(words[:made], " "), FinishReason: reason,
 		PromptTokens: len(words), CompletionTokens: made, Started: started, Decode: time.Since(started),
 	}, nil
+}
+
+// sleep takes a job's time. If its memory is wanted back meanwhile, it is given up
+// and taken anew.
+func (s *Sleeper) sleep(ctx context.Context, req *Request, need int) error {
+	timer := time.NewTimer(s.Delay(*req))
+	defer timer.Stop()
+	for {
+		s.inPool(req, true)
+		select {
+		case <-timer.C:
+			s.inPool(req, false)
+			return nil
+		case <-req.Lease.Reclaim():
+			s.inPool(req, false)
+			if err := req.Lease.Resize(ctx, 0, need); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			s.inPool(req, false)
+			return ctx.Err()
+		}
+	}
+}
+
+// inPool notes whether a job has its memory.
+func (s *Sleeper) inPool(req *Request, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.asleep, req); is {
+		s.asleep[req] = true
+	}
 }
 
 // words takes a job's prompt apart, which must have fewer than limit words.
@@ -149,6 +234,6 @@ func (s *Sleeper) Close() error {
 	if s.end != nil {
 		s.end()
 	}
-	s.life, s.end, s.shape = nil, nil, Shape{}
+	s.life, s.end, s.shape, s.loaded = nil, nil, Shape{}, false
 	return nil
 }

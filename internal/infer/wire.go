@@ -21,8 +21,10 @@ const (
 	methodOpen     = "open"     // Spec → Facts
 	methodDryRun   = "dry_run"  // Shape → budget.Footprint
 	methodLoad     = "load"     // Shape → budget.Footprint
+	methodReshape  = "reshape"  // Shape → budget.Footprint
 	methodGenerate = "generate" // wireRequest → Output
 	methodCancel   = "cancel"   // wireJob; no answer, generate ends instead
+	methodReclaim  = "reclaim"  // wireJob; no answer, resize is called instead
 	methodResize   = "resize"   // wireResize → nothing
 )
 
@@ -55,6 +57,8 @@ const (
 	codeCancelled = 5
 	codeNoGPU     = 6 // *NoGPUError
 	codeStopped   = 7 // ErrStopped: the process is about to end
+	codePool      = 8 // *PoolError
+	codeBusy      = 9 // *BusyError
 )
 
 // errLease stands for the error of a lease on the engine's side.
@@ -66,6 +70,8 @@ func toWire(err error) *jsonrpc2.Error {
 	var request *RequestError
 	var start *StartError
 	var noGPU *NoGPUError
+	var pool *PoolError
+	var busy *BusyError
 	switch {
 	case errors.As(err, &noGPU):
 		out.Code = codeNoGPU
@@ -73,6 +79,12 @@ func toWire(err error) *jsonrpc2.Error {
 	case errors.As(err, &request):
 		out.Code = codeRequest
 		out.SetError(request)
+	case errors.As(err, &pool):
+		out.Code = codePool
+		out.SetError(pool)
+	case errors.As(err, &busy):
+		out.Code = codeBusy
+		out.SetError(busy)
 	case errors.As(err, &start):
 		out.Code = codeStart
 		out.SetError(wireStart{What: start.What, Advice: start.Advice, Cause: start.Err.Error()})
@@ -100,15 +112,13 @@ func fromWire(err error) error {
 	}
 	switch e.Code {
 	case codeNoGPU:
-		var noGPU NoGPUError
-		if e.Data != nil && json.Unmarshal(*e.Data, &noGPU) == nil {
-			return &noGPU
-		}
+		return data(e, &NoGPUError{})
 	case codeRequest:
-		var request RequestError
-		if e.Data != nil && json.Unmarshal(*e.Data, &request) == nil {
-			return &request
-		}
+		return data(e, &RequestError{})
+	case codePool:
+		return data(e, &PoolError{})
+	case codeBusy:
+		return data(e, &BusyError{})
 	case codeStart:
 		var s wireStart
 		if e.Data != nil && json.Unmarshal(*e.Data, &s) == nil {
@@ -122,6 +132,14 @@ func fromWire(err error) error {
 		return context.Canceled
 	}
 	return errors.New(e.Message)
+}
+
+// data is the error that came as e's data; without that, its text alone.
+func data[E error](e *jsonrpc2.Error, out E) error {
+	if e.Data == nil || json.Unmarshal(*e.Data, out) != nil {
+		return errors.New(e.Message)
+	}
+	return out
 }
 
 // connect starts a JSON-RPC connection; handle is called for each request in the

@@ -48,6 +48,7 @@ type Client struct {
 	mu      sync.Mutex
 	streams map[string]jetstream.Stream   // opened so far; guarded by mu
 	buckets map[string]jetstream.KeyValue // opened so far; guarded by mu
+	signs   map[string]sign               // of claims made so far, by claimant; guarded by mu
 	lost    chan struct{}                 // closed and replaced when the connection is lost; guarded by mu
 }
 
@@ -94,6 +95,7 @@ func connect(ctx context.Context, urls string, opts []nats.Option, log *zap.Logg
 		closed:  make(chan struct{}),
 		streams: map[string]jetstream.Stream{},
 		buckets: map[string]jetstream.KeyValue{},
+		signs:   map[string]sign{},
 		lost:    make(chan struct{}),
 	}
 	type outcome struct {

@@ -6,8 +6,9 @@
 // answer is one message of RESULTS, results.<batch>.<job>; the second one is
 // refused. Between the two a worker's [Taker] gives out a [Delivery], which is
 // given out again when the worker vanishes. The buckets BATCHES (the batch
-// objects), WORKERS (who is there) and GIVEBACKS (deliveries that do not count as
-// attempts) stand beside them, STATS keeps an hour of memory statistics, and DLQ
+// objects), WORKERS (who is there), GIVEBACKS (deliveries that do not count as
+// attempts), and CLAIMS and CLAIMANTS (what each may hold of a device that several
+// share) stand beside them, STATS keeps an hour of memory statistics, and DLQ
 // is for dead letters.
 //
 // The ways through the package:
@@ -17,7 +18,8 @@
 //   - submit: [Client.CreateBatch], [Client.NewPublisher], [Client.UpdateBatch],
 //     [Client.Results];
 //   - worker: [Client.NewTaker], [Taker.Run] beside [Taker.Fetch],
-//     [Client.HasResult], then [Delivery.Complete] or [Delivery.GiveBack].
+//     [Client.HasResult], then [Delivery.Complete] or [Delivery.GiveBack];
+//   - workers on one device: [Client.Claim] at least every 10 s, [Client.Unclaim].
 //
 // # Outages
 //

@@ -178,3 +178,29 @@ func (c *Client) has(ctx context.Context, stream, subject string) (bool, error) 
 	}
 	return err == nil, err //nolint:wrapcheck // retry wraps it
 }
+
+// lastRevision is one try to find out the revision of a bucket's key; 0 = there is
+// none. It asks the leader: what has() and kv.Get say may be a moment old.
+func (c *Client) lastRevision(ctx context.Context, bucket, key string) (uint64, error) {
+	request := fmt.Appendf(nil, `{"last_by_subj":%q}`, "$KV."+bucket+"."+key)
+	m, err := c.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.KV_"+bucket, request)
+	if err != nil {
+		return 0, err //nolint:wrapcheck // retry wraps it
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Sequence uint64 `json:"seq"`
+		} `json:"message"`
+	}
+	if err := decode(m.Data, &answer); err != nil {
+		return 0, err
+	}
+	switch {
+	case answer.Error == nil:
+		return answer.Message.Sequence, nil
+	case answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return 0, nil
+	}
+	return 0, answer.Error
+}

@@ -21,6 +21,8 @@ const (
 	bucketBatches   = "BATCHES"
 	bucketWorkers   = "WORKERS"
 	bucketGiveBacks = "GIVEBACKS"
+	bucketClaims    = "CLAIMS"
+	bucketClaimants = "CLAIMANTS"
 )
 
 const (
@@ -35,12 +37,14 @@ const (
 	statsMaxAge   = time.Hour
 	dlqMaxAge     = 90 * 24 * time.Hour
 	workerTTL     = 30 * time.Second
+	claimTTL      = 30 * time.Second
 )
 
 // Topology is what an operator can choose of the streams. It counts when they are
 // created; streams that exist stay as they are.
 type Topology struct {
 	ResultsMaxAge time.Duration // how long results are kept; 0 = 7 days
+	ClaimTTL      time.Duration // how long a claim on a device outlives its worker; 0 = 30 s
 }
 
 // EnsureTopology creates the streams and buckets that are missing. Any number of
@@ -61,7 +65,7 @@ func (c *Client) EnsureTopology(ctx context.Context, t Topology) error {
 			return err
 		}
 	}
-	for _, cfg := range buckets() {
+	for _, cfg := range t.buckets() {
 		must := jetstream.StreamConfig{
 			Name: "KV_" + cfg.Bucket, Subjects: []string{"$KV." + cfg.Bucket + ".>"},
 			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowDirect: true,
@@ -165,10 +169,12 @@ func (t Topology) streams() []jetstream.StreamConfig {
 	}
 }
 
-func buckets() []jetstream.KeyValueConfig {
+func (t Topology) buckets() []jetstream.KeyValueConfig {
 	return []jetstream.KeyValueConfig{
 		{Bucket: bucketBatches, Description: "Tempo: batch objects"},
 		{Bucket: bucketWorkers, Description: "Tempo: workers that are there", TTL: workerTTL},
 		{Bucket: bucketGiveBacks, Description: "Tempo: deliveries that cost no attempt"},
+		{Bucket: bucketClaims, Description: "Tempo: what workers may hold of devices that they share"},
+		{Bucket: bucketClaimants, Description: "Tempo: signs of life of claims", TTL: cmp.Or(t.ClaimTTL, claimTTL)},
 	}
 }

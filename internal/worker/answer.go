@@ -44,7 +44,11 @@ func (w *Worker) success(j *job, request *api.Request, out *infer.Output) *api.R
 // failure makes the result of a job that cannot be answered.
 func (w *Worker) failure(j *job, err error) *api.Result {
 	status, detail := describe(err)
-	return w.result(j, status, api.ErrorBody{Error: detail})
+	r := w.result(j, status, api.ErrorBody{Error: detail})
+	if memory, ok := errors.AsType[*MemoryError](err); ok {
+		r.Tempo.MemoryError = memory.wire()
+	}
+	return r
 }
 
 // describe turns an error into OpenAI's form. The statuses: 400 the request is
@@ -55,6 +59,7 @@ func describe(err error) (int, api.ErrorDetail) {
 	var request *infer.RequestError
 	var field *api.FieldError
 	var large *budget.TooLargeError
+	var memory *MemoryError
 	var died *infer.DiedError
 	var attempts *attemptsError
 	switch {
@@ -62,7 +67,7 @@ func describe(err error) (int, api.ErrorDetail) {
 		status, detail.Type, detail.Param = 400, "invalid_request_error", param(request.Param)
 	case errors.As(err, &field):
 		status, detail.Type, detail.Param = 400, "invalid_request_error", param(field.Field)
-	case errors.As(err, &large):
+	case errors.As(err, &memory), errors.As(err, &large):
 		status, detail.Type, detail.Code = 507, "memory_error", param("memory_error")
 	case errors.As(err, &died):
 		detail.Code = param("engine_crashed")

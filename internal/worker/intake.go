@@ -59,44 +59,55 @@ func (w *Worker) takeTurn(ctx, work context.Context) ([]*job, error) {
 		admitted = append(admitted, w.admit(work, d, tickets[i]))
 	}
 	for _, unused := range tickets[len(deliveries):] {
-		unused.Release()
-		<-w.slots
+		unused.release()
+		w.slots.leave()
 	}
 	return admitted, err
 }
 
-// reserve waits for a slot in the engine and memory for one job, and takes as
-// many more as there are at this moment. It returns none when ctx is done, or when
-// the pool has shrunk meanwhile.
-func (w *Worker) reserve(ctx context.Context) ([]*budget.Lease, error) {
-	select {
-	case w.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, nil
+// ticket is memory for a job that is not here yet.
+type ticket struct {
+	kv      *budget.Lease // in the device's KV pool
+	buffers *budget.Lease // of host memory, for the request and the result
+}
+
+func (t ticket) release() {
+	t.kv.Release()
+	t.buffers.Release()
+}
+
+// reserve waits for a slot in the engine and memory for one job, on the device and
+// the host at once, and takes as many more as there are at this moment. It returns
+// none when ctx is done, or when the pool has shrunk meanwhile.
+func (w *Worker) reserve(ctx context.Context) ([]ticket, error) {
+	if err := w.slots.enter(ctx); err != nil {
+		return nil, nil //nolint:nilerr // it is to end
 	}
 	size := w.ticketSize()
-	first, err := w.acquire(ctx, size)
+	leases, err := w.acquire(ctx, size, budget.Normal, w.request(size)...)
 	if err != nil {
-		<-w.slots
-		if ctx.Err() != nil || errors.Is(err, errInVain) {
+		w.slots.leave()
+		var large *budget.TooLargeError
+		if ctx.Err() != nil || errors.Is(err, errInVain) || errors.As(err, &large) {
 			return nil, nil // the next turn asks for less
 		}
 		return nil, fmt.Errorf("reserve memory for a job: %w", err)
 	}
-	tickets := []*budget.Lease{first}
-	for {
-		select {
-		case w.slots <- struct{}{}:
-		default:
-			return tickets, nil
-		}
-		more, ok := w.ledger.TryAcquire(size)
+	tickets := []ticket{{leases[0], leases[1]}}
+	for w.slots.tryEnter() {
+		more, ok := w.group.TryAcquire(w.request(size)...)
 		if !ok {
-			<-w.slots
-			return tickets, nil
+			w.slots.leave()
+			break
 		}
-		tickets = append(tickets, more)
+		tickets = append(tickets, ticket{more[0], more[1]})
 	}
+	return tickets, nil
+}
+
+// request is what a ticket asks for.
+func (w *Worker) request(kv budget.Bytes) []budget.Request {
+	return []budget.Request{{Ledger: w.ledger, Bytes: kv}, {Ledger: w.host, Bytes: ticketBuffers}}
 }
 
 // turn is one round of the intake. Only in a turn is memory leased for jobs that
@@ -164,14 +175,14 @@ func (w *Worker) holdIntake() (release func()) {
 // ticketSize is what to lease for a job that is not here: what jobs turned out to
 // need, or what there is room for, if that is less.
 func (w *Worker) ticketSize() budget.Bytes {
-	room := int64(w.ledger.Snapshot().Room / w.perCell)
-	return w.perCell.Mul(min(w.ticket.Load(), max(room, smallestTicket)))
+	room := int64(w.ledger.Snapshot().Room / w.pool.perCell)
+	return w.pool.perCell.Mul(min(w.ticket.Load(), max(room, smallestTicket)))
 }
 
 // learn moves the size of tickets towards what jobs turned out to need.
 func (w *Worker) learn(tokens int) {
 	old := w.ticket.Load()
-	next := min(max(old+(int64(tokens)-old)/8, smallestTicket), int64(w.plan.Cells))
+	next := min(max(old+(int64(tokens)-old)/8, smallestTicket), max(w.cells.Load(), smallestTicket))
 	w.ticket.Store(next)
 	if old != next {
 		w.log.Debug("the size of tickets has changed", zap.Int64("tokens", next))

@@ -23,32 +23,38 @@ type job struct {
 	end      context.CancelCauseFunc
 	left     chan struct{} // closed when the job has given its memory back
 	lease    *jobLease
-	deaths   int // engines that died with it, before this run
+	buffers  *budget.Lease // host memory for the request and the result
+	deaths   int           // engines that died with it, before this run
 }
 
 // poison is how many engines a job may kill before it is buried.
 const poison = 2
 
 // admit notes a fetched job as running.
-func (w *Worker) admit(ctx context.Context, d *queue.Delivery, lease *budget.Lease) *job {
-	j := &job{delivery: d, left: make(chan struct{})}
-	j.lease = &jobLease{worker: w, job: j, current: lease, peak: lease.Size()}
+func (w *Worker) admit(ctx context.Context, d *queue.Delivery, t ticket) *job {
+	j := &job{delivery: d, left: make(chan struct{}), buffers: t.buffers}
+	j.lease = &jobLease{worker: w, job: j, reclaim: make(chan struct{}, 1), current: t.kv, peak: t.kv.Size()}
 	j.ctx, j.end = context.WithCancelCause(ctx)
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.running = append(w.running, j)
+	begins := !w.busy
+	w.busy = true
+	w.mu.Unlock()
+	if begins {
+		w.logMemory("before generation")
+	}
 	return j
 }
 
-// leave gives the job's memory and its slot back. It returns the most memory
-// that the job has held.
+// leave gives the job's place on the device and its slot back; its result may
+// still be on its way. It returns the most memory that the job has held.
 func (w *Worker) leave(j *job) budget.Bytes {
 	peak := j.lease.close()
 	w.mu.Lock()
 	w.running = slices.DeleteFunc(w.running, func(o *job) bool { return o == j })
 	w.mu.Unlock()
 	close(j.left)
-	<-w.slots
+	w.slots.leave()
 	return peak
 }
 
@@ -58,6 +64,7 @@ func (w *Worker) process(work context.Context, j *job) error {
 	log := w.log.With(zap.String("batch", j.delivery.Job.Batch), zap.String("job", j.delivery.Job.ID))
 	result, err := w.run(j)
 	peak := w.leave(j)
+	defer j.buffers.Release()
 	j.end(nil)
 	ctx, cancel := verdictContext(work)
 	defer cancel()
@@ -112,13 +119,20 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 	if err != nil {
 		return w.failure(j, err), nil
 	}
+	if err := w.leaseBuffers(j, request); errors.Is(err, errNoBuffers) {
+		return nil, err
+	} else if err != nil {
+		return w.failure(j, err), nil
+	}
 	for {
 		out, err := w.generate(j, request)
+		err = w.noMemory(err)
 		if cause := context.Cause(j.ctx); cause != nil && err != nil {
 			return nil, cause //nolint:wrapcheck // one of this package
 		}
 		var died *infer.DiedError
 		var start *infer.StartError
+		var shrunk *shrunkError
 		switch {
 		case err == nil:
 			w.tokens.Add(int64(out.CompletionTokens))
@@ -128,7 +142,7 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 				return w.failure(j, err), nil
 			}
 			j.deaths++
-		case errors.As(err, &start), errors.Is(err, infer.ErrStopped), errors.Is(err, errPreempted):
+		case errors.As(err, &start), errors.As(err, &shrunk), errors.Is(err, infer.ErrStopped), errors.Is(err, errPreempted):
 			return nil, err
 		default:
 			return w.failure(j, err), nil
@@ -216,5 +230,11 @@ func retryDelay(why error, attempt int) time.Duration {
 	if gone || errors.Is(why, errDrained) || errors.Is(why, errPreempted) || errors.Is(why, infer.ErrStopped) {
 		return 0
 	}
+	if _, shrunk := errors.AsType[*shrunkError](why); shrunk {
+		return shrunkDelay
+	}
 	return min(time.Second<<min(attempt-1, 5), 30*time.Second)
 }
+
+// shrunkDelay gives others, or this worker's pool, time to have room again.
+const shrunkDelay = 5 * time.Second

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"tempo/api"
+	"tempo/internal/budget"
 	"tempo/internal/infer"
 	"tempo/internal/queue"
 )
@@ -122,10 +123,12 @@ func TestJobThatKillsTwiceIsBuried(t *testing.T) {
 // newJob is a job in the worker that no queue knows.
 func newJob(t *testing.T, w *Worker, id string, tokens int64) *job {
 	t.Helper()
-	lease, ok := w.ledger.TryAcquire(w.perCell.Mul(tokens))
+	lease, ok := w.ledger.TryAcquire(w.pool.perCell.Mul(tokens))
 	require.True(t, ok)
-	w.slots <- struct{}{}
-	return w.admit(t.Context(), &queue.Delivery{Job: api.Job{ID: id, Batch: "b"}, Attempt: 1}, lease)
+	buffers, ok := w.host.TryAcquire(ticketBuffers)
+	require.True(t, ok)
+	require.True(t, w.slots.tryEnter())
+	return w.admit(t.Context(), &queue.Delivery{Job: api.Job{ID: id, Batch: "b"}, Attempt: 1}, ticket{lease, buffers})
 }
 
 func TestEnter(t *testing.T) {
@@ -166,8 +169,8 @@ func TestEnter(t *testing.T) {
 	a.end(errPreempted)
 	require.ErrorIs(t, <-entered, context.Canceled)
 	leaveB()
-	w.leave(a)
-	w.leave(b)
+	finish(w.Worker, a)
+	finish(w.Worker, b)
 	w.requireEmpty(t)
 }
 
@@ -239,7 +242,7 @@ func TestTooManyAttempts(t *testing.T) {
 			require.Contains(t, e.Message, "tried 5 times")
 			require.NotEmpty(t, e.Hint)
 		}
-		w.leave(j)
+		finish(w.Worker, j)
 	}
 }
 
@@ -252,5 +255,11 @@ func TestStoppedEngineIsNoAnswer(t *testing.T) {
 	j.delivery.Job.URL, j.delivery.Job.Body = api.ChatCompletions, json.RawMessage(`{"messages":[{"role":"user","content":"hello"}]}`)
 	_, err := w.Worker.run(j)
 	require.ErrorIs(t, err, infer.ErrStopped)
-	w.leave(j)
+	finish(w.Worker, j)
+}
+
+// finish has a job leave whose result is stored.
+func finish(w *Worker, j *job) budget.Bytes {
+	defer j.buffers.Release()
+	return w.leave(j)
 }

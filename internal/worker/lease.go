@@ -25,27 +25,39 @@ type jobLease struct {
 	worker *Worker
 	job    *job
 
+	reclaim chan struct{} // see Reclaim; constant
+
 	mu      sync.Mutex
 	current *budget.Lease // guarded by mu; nil while the job holds nothing
+	parked  *budget.Lease // of host memory, for KV outside of the pool; guarded by mu
+	moved   chan struct{} // closed when KV that is to be parked has left the pool; guarded by mu; nil = none is
 	peak    budget.Bytes  // the most it has held; guarded by mu
 	closed  bool          // guarded by mu
 }
 
 // Tokens is what the job may use now.
-func (l *jobLease) Tokens() int {
+func (l *jobLease) Tokens() int { return int(l.size() / l.worker.pool.perCell) }
+
+func (l *jobLease) size() budget.Bytes {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.current == nil {
 		return 0
 	}
-	return int(l.current.Size() / l.worker.perCell)
+	return l.current.Size()
 }
 
 // Resize changes the job's lease to n tokens. A job with nothing in the pool
 // waits for its turn in the ledger. A running job that grows makes younger ones
 // give way; if there are none, it gives way itself.
 func (l *jobLease) Resize(ctx context.Context, used, n int) error {
-	want := l.worker.perCell.Mul(int64(n))
+	want := l.worker.pool.perCell.Mul(int64(n))
+	if l.returned(used) {
+		if err := l.worker.growing.wait(ctx); err != nil { // else it would take back what it has just given
+			return err
+		}
+		return l.acquire(ctx, want, budget.High)
+	}
 	if used == 0 {
 		l.worker.learn(n)
 	}
@@ -56,9 +68,10 @@ func (l *jobLease) Resize(ctx context.Context, used, n int) error {
 	case used == 0:
 		// A job that held on to what it has while it waits could wait for
 		// another that does so too.
-		return l.acquire(ctx, want)
+		return l.acquire(ctx, want, budget.Normal)
 	}
 	defer l.worker.holdIntake()()
+	defer l.worker.growing.begin()()
 	for {
 		if err := l.set(want); !errors.Is(err, budget.ErrNoRoom) {
 			return err
@@ -86,17 +99,17 @@ func (l *jobLease) set(want budget.Bytes) error {
 }
 
 // acquire gives up what the job holds and waits for want bytes.
-func (l *jobLease) acquire(ctx context.Context, want budget.Bytes) error {
+func (l *jobLease) acquire(ctx context.Context, want budget.Bytes, p budget.Priority) error {
 	l.put(nil)
 	defer l.worker.holdIntake()()
-	lease, err := l.worker.acquire(ctx, want)
+	leases, err := l.worker.acquire(ctx, want, p, budget.Request{Ledger: l.worker.ledger, Bytes: want})
 	if errors.Is(err, errInVain) {
 		return l.worker.shrunkBelow(want)
 	}
 	if err != nil {
 		return fmt.Errorf("wait for memory: %w", err)
 	}
-	l.put(lease)
+	l.put(leases[0])
 	return nil
 }
 
@@ -104,16 +117,17 @@ func (l *jobLease) acquire(ctx context.Context, want budget.Bytes) error {
 // be given back, and the pool has shrunk below what is wanted.
 var errInVain = errors.New("nobody can make room")
 
-// acquire is Ledger.Acquire that gives up a wait in vain with errInVain.
-func (w *Worker) acquire(ctx context.Context, want budget.Bytes) (*budget.Lease, error) {
+// acquire leases what is requested, all at once, of which want is on the device. It
+// gives up a wait in vain with errInVain.
+func (w *Worker) acquire(ctx context.Context, want budget.Bytes, p budget.Priority, requests ...budget.Request) ([]*budget.Lease, error) {
 	waiting, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	go w.watchWait(waiting, want, giveUp)
-	lease, err := w.ledger.Acquire(waiting, want, budget.Normal)
+	leases, err := w.group.Acquire(waiting, p, requests...)
 	if err != nil && ctx.Err() == nil && waiting.Err() != nil {
 		return nil, errInVain
 	}
-	return lease, err
+	return leases, err
 }
 
 // watchWait gives a wait for memory up when it is in vain, or ends with it.
@@ -156,7 +170,63 @@ func (l *jobLease) close() budget.Bytes {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
+	l.unpark()
 	return l.peak
+}
+
+// Reclaim has the engine move the job's KV out of the pool for a while.
+func (l *jobLease) Reclaim() <-chan struct{} { return l.reclaim }
+
+// park has the job's KV move to host memory, if there is room for it. It returns
+// what is closed once it has left the pool, nil if it stays.
+func (l *jobLease) park() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.moved != nil {
+		return l.moved
+	}
+	if l.closed || l.current == nil {
+		return nil
+	}
+	l.unpark()                  // what was parked is back in the pool
+	const head = 4 * budget.KiB // see infer.Lease.Reclaim
+	size := l.current.Size()
+	lease, ok := l.worker.host.TryAcquire(size.Add(size / 100).Add(head))
+	if !ok {
+		return nil
+	}
+	l.parked, l.moved = lease, make(chan struct{})
+	l.reclaim <- struct{}{} // there is room: one is sent for each answer
+	return l.moved
+}
+
+// returned notes that the engine has answered a Reclaim: what the job had in the
+// pool is free. KV that was parked before is back in it by any other call.
+func (l *jobLease) returned(used int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.moved == nil {
+		l.unpark()
+		return false
+	}
+	if used > 0 { // it was asked for before the engine heard of the Reclaim
+		return false
+	}
+	if l.current != nil { // before anybody hears of it
+		l.current.Release()
+		l.current = nil
+	}
+	close(l.moved)
+	l.moved = nil
+	return true
+}
+
+// unpark gives the host memory of parked KV back. mu is held.
+func (l *jobLease) unpark() {
+	if l.parked != nil {
+		l.parked.Release()
+		l.parked = nil
+	}
 }
 
 // makeRoom frees memory for a running job that wants to grow to want: what the
@@ -169,16 +239,10 @@ func (w *Worker) makeRoom(ctx context.Context, j *job, want budget.Bytes) error 
 		return errPreempted
 	case victim == j || victim == nil:
 		return w.growAlone(ctx, j, want)
+	case w.ledger.Shortfall(want.Sub(j.lease.size())) == 0:
+		return nil // somebody has just released enough
 	}
-	w.log.Info("a job gives way to an older one and goes back to the queue",
-		zap.String("batch", victim.delivery.Job.Batch), zap.String("job", victim.delivery.Job.ID))
-	victim.end(errPreempted)
-	select {
-	case <-victim.left:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return w.displace(ctx, victim, false)
 }
 
 // youngestHolder is the job that came last of those that hold memory, and how
@@ -193,6 +257,31 @@ func (w *Worker) youngestHolder() (youngest *job, holders int) {
 		}
 	}
 	return youngest, holders
+}
+
+// displace has a job give its memory back. Where the device's memory is not the
+// host's, and unless it must leave, its KV moves there and it goes on when its turn
+// comes; else it ends here and goes back to the queue.
+func (w *Worker) displace(ctx context.Context, victim *job, mustLeave bool) error {
+	log := w.log.With(zap.String("batch", victim.delivery.Job.Batch), zap.String("job", victim.delivery.Job.ID))
+	var moved <-chan struct{}
+	if w.opts.Device.Kind != budget.CPU && !mustLeave {
+		moved = victim.lease.park()
+	}
+	if moved != nil {
+		log.Info("a job gives way and moves to host memory")
+	} else {
+		log.Info("a job gives way and goes back to the queue")
+		victim.end(errPreempted)
+	}
+	select {
+	case <-moved:
+		return nil
+	case <-victim.left:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // growAlone is for the only job that holds memory: nobody can make room for it,
@@ -212,14 +301,8 @@ func (w *Worker) growAlone(ctx context.Context, j *job, want budget.Bytes) error
 	return w.shrunkBelow(want)
 }
 
-// shrunkBelow says, also in the log, that the pool has shrunk below what a job
-// needs: the processes hold more beside it than was planned.
+// shrunkBelow says that the pool has shrunk below what a job needs.
 func (w *Worker) shrunkBelow(want budget.Bytes) error {
 	s := w.ledger.Snapshot()
-	w.log.Warn("a job fails because more memory is held beside the KV cache than was planned",
-		zap.Int64("need_bytes", int64(want)), zap.Int64("room_bytes", int64(s.Room)), zap.Stringer("measured", s.Measured))
-	return &budget.TooLargeError{
-		What: "a job's KV cache on " + w.opts.Device.ID, Need: want, Capacity: max(s.Room, 0),
-		Hints: []string{"wait until others on the device have given memory back, or lower max_tokens"},
-	}
+	return &budget.TooLargeError{What: "a job's KV cache on " + w.opts.Device.ID, Need: want, Capacity: max(s.Room, 0)}
 }

@@ -84,7 +84,7 @@ func TestResize(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-grown, context.Canceled)
 	go func() { grown <- old.lease.Resize(t.Context(), 100, 600) }()
-	w.leave(young)
+	finish(w.Worker, young)
 	require.NoError(t, <-grown)
 	require.Equal(t, 600, old.lease.Tokens())
 
@@ -99,7 +99,7 @@ func TestResize(t *testing.T) {
 	require.ErrorIs(t, <-grown, context.Canceled)
 	go func() { grown <- next.lease.Resize(t.Context(), 0, 700) }()
 	require.Eventually(t, func() bool { return w.ledger.Snapshot().Waiting == 1 }, time.Second, time.Millisecond)
-	require.Equal(t, w.perCell.Mul(600), w.leave(old))
+	require.Equal(t, w.pool.perCell.Mul(600), finish(w.Worker, old))
 	require.NoError(t, <-grown)
 
 	// More than the pool is refused at once.
@@ -108,11 +108,11 @@ func TestResize(t *testing.T) {
 	require.ErrorAs(t, next.lease.Resize(t.Context(), 0, 2000), &large)
 
 	// The only job, when the pool has shrunk.
-	w.ledger.SetLimit(w.ledger.Snapshot().Charged().Total() - 200*w.perCell)
+	w.ledger.SetLimit(w.ledger.Snapshot().Charged().Total() - 200*w.pool.perCell)
 	require.ErrorAs(t, next.lease.Resize(t.Context(), 100, 900), &large)
-	require.Equal(t, w.perCell.Mul(900), large.Need)
-	require.Equal(t, w.perCell.Mul(824), large.Capacity)
-	w.leave(next)
+	require.Equal(t, w.pool.perCell.Mul(900), large.Need)
+	require.Equal(t, w.pool.perCell.Mul(824), large.Capacity)
+	finish(w.Worker, next)
 	w.requireEmpty(t)
 }
 
@@ -149,13 +149,17 @@ func TestClosedLeaseKeepsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorker(t, newQueue(t), &script{}, nil)
 	j := newJob(t, w.Worker, "j", 100)
-	w.leave(j)
+	finish(w.Worker, j)
 	require.NoError(t, j.lease.Resize(t.Context(), 0, 50), "a late answer to an engine that asked")
 	w.requireEmpty(t)
 }
 
+// unwatched keeps the pool from being resized when the room in it has shrunk.
+func unwatched(o *Options) { o.WatchInterval = time.Hour }
+
 // TestShrunkRoom: others' memory has made the pool too small for a job that waits to
 // start, and nobody holds anything: it must not wait, and hold the intake, for ever.
+// It goes back to the queue until there is room again, here or elsewhere.
 func TestShrunkRoom(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
@@ -165,15 +169,19 @@ func TestShrunkRoom(t *testing.T) {
 		}
 		return nil
 	}}
-	w := newWorker(t, c, engine, nil)
-	w.ledger.SetLimit(w.ledger.Snapshot().Charged().Total() - 200*w.perCell) // 824 are left
+	w := newWorker(t, c, engine, unwatched)
+	w.ledger.SetLimit(w.ledger.Snapshot().Charged().Total() - 200*w.pool.perCell) // 824 are left
 	w.run(t)
 	send(t, c, "b", prompts(3)...)
-	got := results(t, c, "b", 3)
-	e := requireFailed(t, got["custom-0"], 507)
-	require.Contains(t, e.Message, "900 KiB needed, at most 824 KiB")
-	requireAnswered(t, got["custom-1"], 1)
-	requireAnswered(t, got["custom-2"], 1)
+	require.Eventually(t, func() bool {
+		n, err := c.CountResults(t.Context(), "b")
+		return err == nil && n == 2
+	}, 5*time.Second, time.Millisecond)
+	require.Equal(t, 1, engine.ran("prompt 0"), "it waits in the queue: the pool was large enough")
+	w.ledger.SetLimit(w.opts.Limit)
+	for _, r := range results(t, c, "b", 3) {
+		requireAnswered(t, r, 1)
+	}
 }
 
 // TestTicketsShrinkWithTheRoom: so do leases for jobs to come, if jobs so far needed
@@ -181,15 +189,15 @@ func TestShrunkRoom(t *testing.T) {
 func TestTicketsShrinkWithTheRoom(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
-	w := newWorker(t, c, &script{}, nil)
+	w := newWorker(t, c, &script{}, unwatched)
 	w.ticket.Store(1000)
-	w.ledger.SetLimit(w.ledger.Snapshot().Charged().Total() - 200*w.perCell)
-	require.Equal(t, w.perCell.Mul(824), w.ticketSize())
-	full, err := w.ledger.Acquire(t.Context(), w.perCell.Mul(824), budget.Normal)
+	w.ledger.SetLimit(w.ledger.Snapshot().Charged().Total() - 200*w.pool.perCell)
+	require.Equal(t, w.pool.perCell.Mul(824), w.ticketSize())
+	full, err := w.ledger.Acquire(t.Context(), w.pool.perCell.Mul(824), budget.Normal)
 	require.NoError(t, err)
 	w.run(t)
 	require.Eventually(t, func() bool { return w.ledger.Snapshot().Waiting == 1 }, 5*time.Second, time.Millisecond)
-	w.ledger.SetLimit(w.ledger.Snapshot().Limit - 300*w.perCell) // while the intake waits
+	w.ledger.SetLimit(w.ledger.Snapshot().Limit - 300*w.pool.perCell) // while the intake waits
 	full.Release()
 	send(t, c, "b", prompts(3)...)
 	for _, r := range results(t, c, "b", 3) {

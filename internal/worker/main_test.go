@@ -36,10 +36,23 @@ func TestMain(m *testing.M) {
 // newQueue starts a server of its own for a test, with the streams.
 func newQueue(t *testing.T) *queue.Client {
 	t.Helper()
+	return newServer(t).connect(t)
+}
+
+// server is a queue's server in this process.
+type server struct{ *queue.Embedded }
+
+func newServer(t *testing.T) server {
+	t.Helper()
 	e, err := queue.StartEmbedded(queue.EmbeddedOptions{Dir: t.TempDir()}, nil)
 	require.NoError(t, err)
 	t.Cleanup(e.Stop)
-	c, err := queue.ConnectEmbedded(t.Context(), e, nil)
+	return server{e}
+}
+
+func (s server) connect(t *testing.T) *queue.Client {
+	t.Helper()
+	c, err := queue.ConnectEmbedded(t.Context(), s.Embedded, nil)
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	require.NoError(t, c.EnsureTopology(t.Context(), queue.Topology{}))
@@ -227,12 +240,14 @@ func (r *rig) run(t *testing.T) *rig {
 // requireEmpty checks that nobody holds or waits for anything.
 func (r *rig) requireEmpty(t *testing.T) {
 	t.Helper()
-	s := r.ledger.Snapshot()
-	require.Zero(t, s.Reserved)
-	require.Zero(t, s.Leases)
-	require.Zero(t, s.Waiting)
+	for _, s := range r.group.Snapshot() {
+		require.Zero(t, s.Reserved, s.Device)
+		require.Zero(t, s.Leases, s.Device)
+		require.Zero(t, s.Waiting, s.Device)
+	}
 	require.Zero(t, r.count())
-	require.Empty(t, r.slots)
+	_, inside := r.slots.counts()
+	require.Zero(t, inside)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	require.Zero(t, r.holders)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"sync"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -27,51 +25,94 @@ const (
 	// beyond what they hold at the start: jobs and results on their way, the Go
 	// heap between two collections, llama.cpp's scratch memory.
 	processGrowth = 64 * budget.MiB
+	// firstCUDA is what a CUDA process is taken to hold until it is measured: the
+	// context, cuBLAS' workspaces and the loaded kernels.
+	firstCUDA = 600 * budget.MiB
 )
 
-// Start opens the model, plans its memory, books it, loads, and compares the
-// plan with what was really allocated. It returns *budget.TooLargeError if the
-// limit is too small, before anything is allocated.
-func (w *Worker) Start(ctx context.Context) error {
-	w.started = time.Now()
-	facts, err := w.engine.Open(ctx, w.opts.Spec)
-	if err != nil {
-		return err
+// pool is what the engine's memory depends on: a line through two dry runs with
+// the same sequences. It sizes pools while the engine runs and cannot be asked.
+type pool struct {
+	sequences int
+	smallest  int              // cells that the smallest useful pool has
+	floor     budget.Footprint // held with smallest cells
+	perCell   budget.Bytes     // what a cell takes in the KV pool; leases count in it
+	cellCost  budget.Bytes     // what one more cell costs in all
+}
+
+// total is what is held with so many cells, 0 = with the model unloaded.
+func (p pool) total(cells int) budget.Bytes {
+	if cells == 0 {
+		return p.floor.Overhead
 	}
-	w.facts = facts
-	if w.ledger, err = budget.NewLedger(w.opts.Device.ID, w.opts.Limit); err != nil {
-		return err
+	return p.floor.Total().Add(p.cellCost.Mul(int64(max(cells-p.smallest, 0))))
+}
+
+// cellStep is the multiple to which llama.cpp pads a pool.
+const cellStep = 256
+
+// cells is the largest pool within n bytes in all, 0 if the smallest is over n.
+func (p pool) cells(n budget.Bytes) int {
+	spare := n.Sub(p.floor.Total())
+	if spare < 0 {
+		return 0
 	}
-	if err := w.ledger.SetThresholds(w.opts.Thresholds); err != nil {
-		return err
-	}
+	return p.smallest + int(spare/p.cellCost)/cellStep*cellStep
+}
+
+// planPool finds the largest pool within limit that jobs can use.
+func (w *Worker) planPool(ctx context.Context, limit budget.Bytes) error {
 	fixed, err := w.fixed()
 	if err != nil {
 		return err
 	}
-	if w.plan, err = w.planPool(ctx, fixed); err != nil {
-		return err
+	dryRun := func(sequences, cells int) (budget.Footprint, error) {
+		f, err := w.engine.DryRun(ctx, infer.Shape{Sequences: sequences, Cells: cells})
+		f.KVCache = wholeCells(f.KVCache, cells)
+		return f, err
 	}
-	if err := w.book(w.plan.Footprint); err != nil {
-		return err
-	}
-	shape := infer.Shape{Sequences: w.plan.Sequences, Cells: w.plan.Cells}
-	allocated, err := w.load(ctx, shape)
+	parallel, err := w.parallelTokens(limit, fixed, dryRun)
 	if err != nil {
 		return err
 	}
-	w.facts.Context = min(w.facts.Context, w.plan.Cells)
-	w.perCell = w.plan.Footprint.KVCache / budget.Bytes(w.plan.Cells)
-	w.ticket.Store(int64(min(firstTicket, w.plan.Cells)))
-	w.slots = make(chan struct{}, w.plan.Sequences)
-	return w.compare(allocated)
+	w.wanted = w.opts.MaxCacheTokens
+	if w.wanted == 0 {
+		w.wanted = max(w.facts.Context, parallel*min(usualJob, w.facts.Context))
+	}
+	smallest := min(smallestJob, w.facts.Context)
+	w.plan, err = budget.PlanPool(budget.PlanRequest{
+		Limit: limit, Act: w.opts.Thresholds.Act, Fixed: fixed,
+		Sequences: parallel, Cells: w.wanted, MinContext: smallest,
+	}, dryRun)
+	if err != nil {
+		return fmt.Errorf("plan the memory of %s: %w", w.opts.Model, err)
+	}
+	w.log.Info("memory is planned", zap.String("plan", w.plan.Reason))
+	return w.measureLine(fixed, dryRun)
+}
+
+// measureLine sizes the smallest pool, and with it the cost of a cell.
+func (w *Worker) measureLine(fixed budget.Footprint, dryRun budget.Fit) error {
+	p := w.plan
+	smallest := (min(smallestJob, w.facts.Context) + cellStep - 1) / cellStep * cellStep
+	floor, err := dryRun(p.Sequences, smallest)
+	if err != nil {
+		return fmt.Errorf("size the smallest pool: %w", err)
+	}
+	line := pool{sequences: p.Sequences, smallest: smallest, floor: floor.Plus(fixed)}
+	line.perCell = p.Footprint.KVCache / budget.Bytes(p.Cells)
+	line.cellCost = line.perCell
+	if more := budget.Bytes(p.Cells - smallest); more > 0 {
+		line.cellCost = max(p.Footprint.Total().Sub(line.floor.Total()).Add(more-1)/more, 1)
+	}
+	w.pool = line
+	return nil
 }
 
 // fixed is what the processes hold before the engine loads anything.
 func (w *Worker) fixed() (budget.Footprint, error) {
 	if w.opts.Device.Kind != budget.CPU {
-		// The CUDA context, cuBLAS' workspaces and the loaded kernels.
-		return budget.Footprint{Overhead: 600 * budget.MiB}, nil
+		return budget.Footprint{Overhead: firstCUDA}, nil
 	}
 	self, err := w.opts.Measure(os.Getpid())
 	if err != nil {
@@ -86,57 +127,6 @@ func (w *Worker) fixed() (budget.Footprint, error) {
 // nothing. Start must have returned.
 func (w *Worker) OwnShare() budget.Bytes { return w.own }
 
-// loadSample is the time between two measurements while the model is loaded.
-const loadSample = 100 * time.Millisecond
-
-// load loads the model, and measures memory meanwhile: the peak may be there.
-func (w *Worker) load(ctx context.Context, shape infer.Shape) (budget.Footprint, error) {
-	loading, loaded := context.WithCancel(ctx)
-	var measuring sync.WaitGroup
-	measuring.Go(func() {
-		tick := time.NewTicker(loadSample)
-		defer tick.Stop()
-		for {
-			_, _ = w.monitor.Sample() // compare says if it cannot be measured
-			select {
-			case <-loading.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	})
-	defer measuring.Wait()
-	defer loaded()
-	return w.engine.Load(ctx, shape)
-}
-
-// planPool finds the largest pool within the limit that jobs can use.
-func (w *Worker) planPool(ctx context.Context, fixed budget.Footprint) (budget.Plan, error) {
-	dryRun := func(sequences, cells int) (budget.Footprint, error) {
-		f, err := w.engine.DryRun(ctx, infer.Shape{Sequences: sequences, Cells: cells})
-		f.KVCache = wholeCells(f.KVCache, cells)
-		return f, err
-	}
-	parallel, err := w.parallelTokens(fixed, dryRun)
-	if err != nil {
-		return budget.Plan{}, err
-	}
-	parallel = min(parallel, w.opts.Spec.Batch) // each has a token in every step
-	cells := w.opts.MaxCacheTokens
-	if cells == 0 {
-		cells = max(w.facts.Context, parallel*min(usualJob, w.facts.Context))
-	}
-	plan, err := budget.PlanPool(budget.PlanRequest{
-		Limit: w.opts.Limit, Act: w.opts.Thresholds.Act, Fixed: fixed,
-		Sequences: parallel, Cells: cells, MinContext: min(smallestJob, w.facts.Context),
-	}, dryRun)
-	if err != nil {
-		return plan, fmt.Errorf("plan the memory of %s: %w", w.opts.Model, err)
-	}
-	w.log.Info("memory is planned", zap.String("plan", plan.Reason))
-	return plan, nil
-}
-
 // wholeCells rounds the size of a pool up to as many bytes for each of its cells.
 // Engines tell the size rounded, and the leases of a pool in which a cell seemed a
 // little smaller than it is would add up to more cells than there are.
@@ -146,10 +136,11 @@ func wholeCells(pool budget.Bytes, cells int) budget.Bytes {
 }
 
 // parallelTokens is how many tokens a decode step may generate: what the user
-// said, or TEMPO's rule over what is left of the limit once the model is in.
-func (w *Worker) parallelTokens(fixed budget.Footprint, dryRun budget.Fit) (int, error) {
+// said, or TEMPO's rule over what is left of the limit once the model is in. Each
+// has a token in every step, so that a step bounds them too.
+func (w *Worker) parallelTokens(limit budget.Bytes, fixed budget.Footprint, dryRun budget.Fit) (int, error) {
 	if n := w.opts.MaxParallelTokens; n > 0 {
-		return n, nil
+		return min(n, w.opts.Spec.Batch), nil
 	}
 	smallest := min(smallestJob, w.facts.Context)
 	one, err := dryRun(1, smallest)
@@ -160,58 +151,19 @@ func (w *Worker) parallelTokens(fixed budget.Footprint, dryRun budget.Fit) (int,
 	if err != nil {
 		return 0, fmt.Errorf("size two jobs: %w", err)
 	}
-	available := w.opts.Limit.Scale(w.opts.Thresholds.Act).Sub(one.Plus(fixed).Total())
-	perToken := two.Total().Sub(one.Total())
-	n := budget.AutoParallelTokens(available, perToken)
-	if w.opts.Device.Kind == budget.CPU {
-		n = min(n, perThread*w.opts.Spec.Threads)
-	}
+	w.oneJob, w.perToken = one.Plus(fixed).Total(), two.Total().Sub(one.Total())
+	n, available := w.autoParallelTokens(limit)
 	w.log.Info("max_parallel_tokens is automatic", zap.Int("max_parallel_tokens", n),
-		zap.Int64("available_bytes", int64(available)), zap.Int64("token_bytes", int64(perToken)))
+		zap.Int64("available_bytes", int64(available)), zap.Int64("token_bytes", int64(w.perToken)))
 	return n, nil
 }
 
-func (w *Worker) book(f budget.Footprint) error {
-	for line, n := range map[budget.Line]budget.Bytes{
-		budget.Weights: f.Weights, budget.KVCache: f.KVCache, budget.ParallelBatch: f.ParallelBatch, budget.Overhead: f.Overhead,
-	} {
-		if err := w.ledger.Book(line, n); err != nil {
-			return fmt.Errorf("book the memory of %s: %w", w.opts.Model, err)
-		}
+// autoParallelTokens is TEMPO's rule under a limit, and what it took for available.
+func (w *Worker) autoParallelTokens(limit budget.Bytes) (n int, available budget.Bytes) {
+	available = limit.Scale(w.opts.Thresholds.Act).Sub(w.oneJob)
+	n = budget.AutoParallelTokens(available, w.perToken)
+	if w.opts.Device.Kind == budget.CPU {
+		n = min(n, perThread*w.opts.Spec.Threads)
 	}
-	return nil
-}
-
-// compare puts what was really allocated into the ledger beside the plan, which
-// charges the larger of both, and logs them. It returns *budget.TooLargeError if
-// that leaves no room for jobs.
-func (w *Worker) compare(allocated budget.Footprint) error {
-	reading, err := w.monitor.Sample()
-	if err != nil { // some drivers do not tell it
-		w.log.Warn("the device's memory cannot be measured, the estimate stands", zap.Error(err))
-		reading.Total = w.plan.Footprint.Total()
-	}
-	w.measured(allocated, reading.Total)
-	w.log.Info("the model is loaded",
-		zap.Stringer("estimate", w.plan.Footprint), zap.Stringer("measured", w.ledger.Snapshot().Measured),
-		zap.Int64("total_bytes", int64(reading.Total)), zap.Int64("limit_bytes", int64(w.opts.Limit)),
-		zap.Int("max_cache_tokens", w.plan.Cells), zap.Int("context_tokens", w.facts.Context))
-	if s := w.ledger.Snapshot(); s.Room < w.perCell.Mul(w.ticket.Load()) {
-		return &budget.TooLargeError{
-			What: "what was measured after the load on " + w.opts.Device.ID, Need: s.Charged().Total(), Capacity: s.Limit,
-			Hints: []string{"raise --max-memory-gb, or lower --max-cache-tokens: no room is left for jobs"},
-		}
-	}
-	return nil
-}
-
-// measured puts a measurement into the ledger: the engine's buffers as
-// llama.cpp allocated them, and as overhead all that the processes hold beyond.
-func (w *Worker) measured(allocated budget.Footprint, total budget.Bytes) {
-	allocated.KVCache = wholeCells(allocated.KVCache, w.plan.Cells)
-	allocated.Overhead = max(total.Sub(allocated.Weights).Sub(allocated.KVCache).Sub(allocated.ParallelBatch), 0)
-	w.ledger.SetMeasured(budget.Weights, allocated.Weights)
-	w.ledger.SetMeasured(budget.KVCache, allocated.KVCache)
-	w.ledger.SetMeasured(budget.ParallelBatch, allocated.ParallelBatch)
-	w.ledger.SetMeasured(budget.Overhead, allocated.Overhead)
+	return min(n, w.opts.Spec.Batch), available
 }

@@ -10,15 +10,11 @@ import (
 	"tempo/internal/budget"
 )
 
-// publishStats measures and publishes the device's memory every StatsInterval
-// until ctx is done.
+// publishStats publishes the device's memory every StatsInterval until ctx is done.
 func (w *Worker) publishStats(ctx context.Context) error {
 	tick := time.NewTicker(w.opts.StatsInterval)
 	defer tick.Stop()
-	level := budget.OK
 	for {
-		w.remeasure()
-		level = w.warn(level)
 		if err := w.queue.PublishStats(ctx, w.Stats()); err != nil && ctx.Err() == nil {
 			w.log.Warn("memory statistics could not be published", zap.Error(err))
 		}
@@ -30,33 +26,12 @@ func (w *Worker) publishStats(ctx context.Context) error {
 	}
 }
 
-// remeasure puts the monitor's newest reading into the ledger.
-func (w *Worker) remeasure() {
-	reading, err := w.monitor.Last()
-	if err != nil || reading.Time.IsZero() {
-		return // the monitor has said so in the log
-	}
-	m := w.ledger.Snapshot().Measured
-	w.measured(m, reading.Total)
-}
-
-// warn says when the pressure on the device has changed.
-func (w *Worker) warn(before budget.Level) budget.Level {
-	now := w.ledger.Pressure()
-	if now == before {
-		return now
-	}
+// logMemory logs the device's memory at a stage of the worker's life.
+func (w *Worker) logMemory(stage string) {
 	m := w.memory()
-	fields := []zap.Field{
-		zap.Stringer("level", now), zap.Int64("total_bytes", m.Total()), zap.Int64("limit_bytes", m.Limit),
-		zap.Float64("share", float64(m.Total())/float64(m.Limit)),
-	}
-	if now > before {
-		w.log.Warn("memory nears its limit", fields...)
-	} else {
-		w.log.Info("memory is back below its thresholds", fields...)
-	}
-	return now
+	w.log.Info("memory", zap.String("stage", stage),
+		zap.Int64("held_bytes", m.Total()), zap.Int64("limit_bytes", m.Limit), zap.Int64("peak_bytes", m.Peak),
+		zap.Int64("reserved_bytes", m.Reserved), zap.Stringer("pressure", w.ledger.Pressure()))
 }
 
 // memory is the device's memory now.
@@ -78,12 +53,25 @@ func memoryOf(f budget.Footprint, limit budget.Bytes) api.Memory {
 
 // Stats is the worker's memory now beside what was estimated before the load.
 func (w *Worker) Stats() api.MemoryStats {
-	estimate := memoryOf(w.plan.Footprint, w.opts.Limit)
+	s := w.ledger.Snapshot()
+	estimate := memoryOf(w.plan.Footprint, s.Limit)
 	estimate.Peak = estimate.Total()
+	parallel, _ := w.slots.counts()
+	host := w.host.Snapshot()
 	return api.MemoryStats{
 		Worker: w.opts.Name, Device: w.opts.Device.ID, Model: w.opts.Model, Time: time.Now(),
 		Memory: w.memory(), Estimate: estimate,
-		Running: w.count(), Waiting: w.ledger.Snapshot().Waiting, Tokens: w.tokens.Load(),
-		MaxParallelTokens: w.plan.Sequences, MaxCacheTokens: w.plan.Cells,
+		Pressure: w.ledger.Pressure().String(),
+		Host:     api.HostMemory{Limit: int64(host.Limit), Reserved: int64(host.Reserved), Peak: int64(host.PeakReserved)},
+		Running:  w.count(), Waiting: s.Waiting, Tokens: w.tokens.Load(),
+		MaxParallelTokens: parallel, MaxCacheTokens: int(w.cells.Load()), Layers: w.layers(),
 	}
+}
+
+// layers is the memory of each layer, if it was asked for.
+func (w *Worker) layers() []api.LayerMemory {
+	if w.opts.Layers == nil {
+		return nil
+	}
+	return w.opts.Layers(w.pool.sequences, int(w.cells.Load()))
 }

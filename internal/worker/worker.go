@@ -26,8 +26,17 @@ type Options struct {
 	Model  string // served name of the model
 	Spec   infer.Spec
 	Device budget.Device
-	// Limit is the most memory in bytes that the worker may hold on the device.
+	// Limit is the most memory in bytes that the worker may ever hold on the device.
+	// In force is what the device has beside others, if that is less.
 	Limit budget.Bytes
+	// Reserve is left free on the device.
+	Reserve budget.Bytes
+	// ReadDevice reads the device's memory anew; nil = nobody else uses the device,
+	// and Limit is in force.
+	ReadDevice func() (budget.Device, error)
+	// HostMemory bounds what jobs take of the host's memory, in bytes: requests and
+	// results on their way, and on a GPU the KV of jobs that gave way; 0 = 64 MiB.
+	HostMemory budget.Bytes
 	// Thresholds are the shares of Limit at which the worker warns and acts.
 	Thresholds budget.Thresholds
 	// MaxParallelTokens bounds the tokens that one decode step generates, over
@@ -38,6 +47,9 @@ type Options struct {
 	MaxCacheTokens int
 	// Measure reads the device memory of a process.
 	Measure func(pid int) (budget.Bytes, error)
+	// MeasureTaken reads what a process has taken of what the device calls free;
+	// nil = what Measure reads.
+	MeasureTaken func(pid int) (budget.Bytes, error)
 	// ExtraOverhead is memory in bytes that this process will take beyond what it
 	// holds when Start is called and the usual growth: a batch that it reads, a
 	// queue that it runs. It is booked as overhead on a CPU.
@@ -51,6 +63,17 @@ type Options struct {
 	// StatsInterval is the time between two publications of memory statistics;
 	// 0 = 2 s.
 	StatsInterval time.Duration
+	// WatchInterval is the time between two looks at the device; 0 = 1 s.
+	WatchInterval time.Duration
+	// RetryStart is the time between two tries to start where other workers have
+	// claimed too much of the device; 0 = 5 s.
+	RetryStart time.Duration
+	// GrowAfter is how long there must be room before a pool that was made smaller
+	// grows again; 0 = 15 s.
+	GrowAfter time.Duration
+	// Layers tells the memory of each layer with a pool of so many cells; nil = the
+	// statistics do not show it.
+	Layers func(sequences, cells int) []api.LayerMemory
 }
 
 // Queue is what a worker needs of the queue.
@@ -59,6 +82,9 @@ type Queue interface {
 	PublishStats(ctx context.Context, s api.MemoryStats) error
 	Announce(ctx context.Context, w api.Worker) error
 	Withdraw(ctx context.Context, id string) error
+	Claim(ctx context.Context, device, worker string, decide func(others []api.Claim) (api.Claim, error)) error
+	Claims(ctx context.Context, device string) ([]api.Claim, error)
+	Unclaim(ctx context.Context, device, worker string) error
 }
 
 // Taker gives out the jobs of a queue.
@@ -77,20 +103,33 @@ type Worker struct {
 	monitor *budget.Monitor
 
 	// Set by Start.
-	facts   infer.Facts
-	plan    budget.Plan
-	ledger  *budget.Ledger
-	perCell budget.Bytes // KV bytes of one token; those of all cells are the pool that leases lie in
-	own     budget.Bytes // see OwnShare
-	started time.Time
+	facts    infer.Facts
+	plan     budget.Plan // what was planned at the start
+	wanted   int         // cells that jobs could use
+	pool     pool
+	oneJob   budget.Bytes // held with one job in the smallest pool
+	perToken budget.Bytes // what one more token in a step takes
+	group    *budget.Group
+	ledger   *budget.Ledger // the device's
+	host     *budget.Ledger
+	own      budget.Bytes // see OwnShare
+	started  time.Time
+	slots    *slots // of one place for each job that may be in the engine
 
-	slots  chan struct{}       // one for each job that may be in the engine
-	alone  *semaphore.Weighted // of weight everybody; a job in the engine has 1 of it, one that must be alone all
-	tokens atomic.Int64        // generated since Start
-	ticket atomic.Int64        // KV tokens to lease before a job is known
+	others  []api.Claim  // of other workers on the device; belongs to Start, then to keep
+	said    budget.Bytes // the last limit that was logged; belongs to Start, then to keep
+	taken   budget.Bytes // what mine measured last; belongs to Start, then to keep
+	renewed time.Time    // when the claim was made last; belongs to Start, then to keep
+
+	cells   atomic.Int64        // of the pool now; 0 = the model is not loaded
+	growing under               // jobs that make others give way
+	alone   *semaphore.Weighted // of weight everybody; a job in the engine has 1 of it, one that must be alone all
+	tokens  atomic.Int64        // generated since Start
+	ticket  atomic.Int64        // KV tokens to lease before a job is known
 
 	mu      sync.Mutex
 	running []*job        // in order of arrival; guarded by mu
+	busy    bool          // jobs have come since the worker was idle last; guarded by mu
 	turn    *turn         // of the intake, nil between two; guarded by mu
 	holders int           // who hold the intake; guarded by mu
 	unheld  chan struct{} // closed when the last of them lets go; guarded by mu
@@ -109,6 +148,18 @@ func New(opts Options, q Queue, taker Taker, engine infer.Engine, monitor *budge
 	}
 	if opts.MaxAttempts == 0 {
 		opts.MaxAttempts = 5
+	}
+	if opts.HostMemory == 0 {
+		opts.HostMemory = processGrowth
+	}
+	if opts.WatchInterval == 0 {
+		opts.WatchInterval = time.Second
+	}
+	if opts.RetryStart == 0 {
+		opts.RetryStart = 5 * time.Second
+	}
+	if opts.GrowAfter == 0 {
+		opts.GrowAfter = 15 * time.Second
 	}
 	if opts.StatsInterval == 0 {
 		opts.StatsInterval = 2 * time.Second
@@ -145,6 +196,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var services errgroup.Group
 	for name, run := range map[string]func(context.Context) error{
 		"take jobs": w.taker.Run, "measure memory": w.monitor.Run, "publish statistics": w.publishStats, "announce": w.announce,
+		"keep within the memory limit": w.keep,
 	} {
 		services.Go(func() error {
 			err := run(outlive)
@@ -158,6 +210,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var jobs sync.WaitGroup
 	err := w.takeJobs(intake, work, &jobs, stop)
 	w.drain(&jobs, giveUp)
+	w.logMemory("after generation")
 	w.withdraw(outlive)
 	end()
 	err = errors.Join(err, services.Wait()) // they need mu to end
@@ -197,18 +250,10 @@ func (w *Worker) count() int {
 
 // announce tells the queue what this worker has, again and again.
 func (w *Worker) announce(ctx context.Context) error {
-	host, err := os.Hostname()
-	if err != nil {
-		return fmt.Errorf("find this machine's name: %w", err)
-	}
-	self := api.Worker{
-		ID: w.opts.Name, Host: host, PID: os.Getpid(), Models: []string{w.opts.Model}, Device: w.opts.Device.ID,
-		Capacity: w.plan.Cells, Context: w.facts.Context, Started: w.started,
-	}
 	tick := time.NewTicker(announceEvery)
 	defer tick.Stop()
 	for {
-		if err := w.queue.Announce(ctx, self); err != nil && ctx.Err() == nil {
+		if err := w.queue.Announce(ctx, w.self()); err != nil && ctx.Err() == nil {
 			w.log.Warn("this worker could not be announced", zap.Error(err))
 		}
 		select {
@@ -219,9 +264,32 @@ func (w *Worker) announce(ctx context.Context) error {
 	}
 }
 
+// self is what this worker says of itself. While it has not loaded yet, it has no
+// capacity.
+func (w *Worker) self() api.Worker {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "" // for people only
+	}
+	return api.Worker{
+		ID: w.opts.Name, Host: host, PID: os.Getpid(), Models: []string{w.opts.Model}, Device: w.opts.Device.ID,
+		Capacity: int(w.cells.Load()), Context: w.context(), Started: w.started,
+	}
+}
+
+// withdraw takes back what the worker has claimed and announced. Its memory is
+// seen on the device for as long as it is there.
 func (w *Worker) withdraw(ctx context.Context) {
+	if w.queue == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
+	if w.opts.ReadDevice != nil {
+		if err := w.queue.Unclaim(ctx, w.opts.Device.MemoryID, w.opts.Name); err != nil {
+			w.log.Debug("the claim on the device could not be withdrawn; it expires", zap.Error(err))
+		}
+	}
 	if err := w.queue.Withdraw(ctx, w.opts.Name); err != nil {
 		w.log.Debug("this worker could not be withdrawn; its entry expires", zap.Error(err))
 	}

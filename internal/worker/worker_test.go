@@ -130,9 +130,12 @@ func TestMemoryThatCanNeverFit(t *testing.T) {
 	e := requireFailed(t, got["custom-1"], 507)
 	require.Equal(t, "memory_error", e.Type)
 	require.Equal(t, "memory_error", *e.Code)
-	require.Contains(t, e.Message, "4.88 MiB needed, at most 1.00 MiB")
-	require.Contains(t, e.Hint, "max_tokens")
-	require.Contains(t, e.Hint, "--max-memory-gb")
+	require.Contains(t, e.Message, "4.88 MiB needed, 1.00 MiB (1024 tokens) can be had")
+	require.Contains(t, e.Hint, "raise --max-cache-tokens to at least 5120")
+	require.Equal(t, &api.MemoryError{
+		NeedBytes: 5000 << 10, AvailableBytes: 1 << 20, NeedTokens: 5000, AvailableTokens: 1024,
+		Remedies: []string{"raise --max-cache-tokens to at least 5120", "shorten the prompt to at most 1023 tokens"},
+	}, got["custom-1"].Tempo.MemoryError)
 	requireAnswered(t, got["custom-0"], 1)
 	requireAnswered(t, got["custom-2"], 1)
 }

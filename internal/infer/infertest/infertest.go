@@ -23,7 +23,7 @@ const prompt = 5 * time.Second
 
 // Test runs the conformance suite. open makes an engine that is not yet open and
 // has it closed at the end of the test it is given; its jobs must take more than
-// no time. spec's context must be at least 512 tokens or 0.
+// no time. The longest job must be of 1024 to 4999 tokens.
 func Test(t *testing.T, open func(t *testing.T) infer.Engine, spec infer.Spec) {
 	for _, c := range []struct {
 		name string
@@ -37,6 +37,14 @@ func Test(t *testing.T, open func(t *testing.T) infer.Engine, spec infer.Spec) {
 		{"lease", lease},
 		{"refused lease", refusedLease},
 		{"bad requests", badRequests},
+		{"more than the pool", moreThanThePool},
+		{"reshape", reshape},
+		{"reshape refused", reshapeRefused},
+		{"reshape at any time", reshapeAnyTime},
+		{"unload", unload},
+		{"reclaim", reclaim},
+		{"reclaim frees the pool", reclaimFrees},
+		{"reclaim refused", reclaimRefused},
 		{"cancel", cancel},
 		{"cancel before", cancelBefore},
 		{"many at once", manyAtOnce},
@@ -219,11 +227,10 @@ func badRequests(t *testing.T, s *suite) {
 		job   *api.Request
 		param string
 	}{
-		{"too long", &api.Request{URL: api.Completions, Prompt: Words(512)}, "prompt"},
-		{"far too long", &api.Request{URL: api.Completions, Prompt: Words(5000)}, "prompt"},
+		{"too long", &api.Request{URL: api.Completions, Prompt: Words(5000)}, "prompt"},
 		{"empty", &api.Request{URL: api.Completions}, "prompt"},
 		{"NUL", &api.Request{URL: api.Completions, Prompt: "a\x00b"}, "prompt"},
-		{"chat too long", said(Words(600)), "messages"},
+		{"chat too long", said(Words(5000)), "messages"},
 		{"chat NUL", said("a\x00b"), "messages"},
 	} {
 		l := NewLease(0)

@@ -12,6 +12,8 @@ type Lease struct {
 	// Grant decides before n tokens are granted; nil = always.
 	Grant func(ctx context.Context, used, n int) error
 
+	reclaim chan struct{}
+
 	mu     sync.Mutex
 	tokens int    // guarded by mu
 	calls  []Call // guarded by mu
@@ -25,7 +27,18 @@ type Call struct {
 }
 
 // NewLease makes a lease of so many tokens.
-func NewLease(tokens int) *Lease { return &Lease{tokens: tokens} }
+func NewLease(tokens int) *Lease { return &Lease{tokens: tokens, reclaim: make(chan struct{}, 1)} }
+
+// Reclaim is where TakeBack sends.
+func (l *Lease) Reclaim() <-chan struct{} { return l.reclaim }
+
+// TakeBack wants the lease back for a while, as the owner of the memory would.
+func (l *Lease) TakeBack() {
+	select {
+	case l.reclaim <- struct{}{}:
+	default: // it is wanted already
+	}
+}
 
 // Tokens is the size of the lease.
 func (l *Lease) Tokens() int {

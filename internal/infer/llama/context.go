@@ -17,13 +17,16 @@ type ContextOptions struct {
 	Sequences int // 1 to 256
 	Batch     int // most tokens in one Decode
 	Threads   int
+	// TypeK and TypeV are what a cell's keys and values are kept in: one of
+	// CacheTypes, "" = f16.
+	TypeK, TypeV string
 }
 
 // Context is a KV pool and the compute buffers over a model.
 type Context struct {
 	model   *Model
 	opts    ContextOptions
-	handle  llama.Context
+	handle  llama.Context // 0 = closed
 	memory  llama.Memory
 	batch   llama.Batch
 	cache   budget.Bytes
@@ -31,8 +34,29 @@ type Context struct {
 }
 
 // NewContext allocates the KV pool and the compute buffers. In a model that was
-// opened with DryRun nothing is allocated and only the sizes are known.
+// opened with DryRun nothing is allocated and only the sizes are known. It returns
+// *CacheTypeError if the options name a type that there is not.
 func (m *Model) NewContext(opts ContextOptions) (*Context, error) {
+	c := &Context{model: m}
+	if err := c.open(opts); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Reshape gives the context another shape: its memory goes back to the system
+// before the new is taken. The pool is empty then; see Save. After an error the
+// context is closed.
+func (c *Context) Reshape(opts ContextOptions) error {
+	if err := c.Close(); err != nil {
+		return err
+	}
+	c.model.lib.Trim() // small pools come from the C library's heap
+	return c.open(opts)
+}
+
+// open allocates what opts ask for; after an error there is nothing to close.
+func (c *Context) open(opts ContextOptions) error {
 	params := llama.ContextDefaultParams()
 	params.NCtx = uint32(opts.Cells)
 	params.NSeqMax = uint32(opts.Sequences)
@@ -42,31 +66,44 @@ func (m *Model) NewContext(opts ContextOptions) (*Context, error) {
 	params.NThreads = int32(opts.Threads)
 	params.NThreadsBatch = int32(opts.Threads)
 	params.KVUnified = 1
-	m.lib.allocating.Lock()
-	defer m.lib.allocating.Unlock()
-	m.lib.log.reset()
-	handle, err := llama.InitFromModel(m.handle, params)
-	sizes, reason := m.lib.log.take()
-	if err != nil {
-		return nil, fmt.Errorf("create a context of %d tokens for %d sequences: %w", opts.Cells, opts.Sequences, preferReason(err, reason))
+	var err error
+	if params.TypeK, err = cacheType(opts.TypeK); err != nil {
+		return err
 	}
-	c := &Context{model: m, opts: opts, handle: handle, cache: sizes.cache, compute: m.onDevice(sizes.compute)}
+	if params.TypeV, err = cacheType(opts.TypeV); err != nil {
+		return err
+	}
+	lib := c.model.lib
+	lib.allocating.Lock()
+	defer lib.allocating.Unlock()
+	lib.log.reset()
+	handle, err := llama.InitFromModel(c.model.handle, params)
+	sizes, reason := lib.log.take()
+	if err != nil {
+		return fmt.Errorf("create a context of %d tokens for %d sequences%s: %w",
+			opts.Cells, opts.Sequences, opts.quantised(), preferReason(err, reason))
+	}
+	c.opts, c.handle, c.cache, c.compute = opts, handle, sizes.cache, c.model.onDevice(sizes.compute)
 	if c.memory, err = llama.GetMemory(handle); err != nil {
-		return nil, errors.Join(fmt.Errorf("get KV memory: %w", err), c.Close())
+		return errors.Join(fmt.Errorf("get KV memory: %w", err), c.Close())
 	}
 	c.batch = llama.BatchInit(int32(opts.Batch), 0, 1)
-	return c, nil
+	return nil
 }
 
-// Close gives the context's memory back to the system.
+// Close gives the context's memory back to the system. It may be called again.
 func (c *Context) Close() error {
 	if c.batch.Token != nil {
 		if err := llama.BatchFree(c.batch); err != nil {
 			return fmt.Errorf("free batch: %w", err)
 		}
+		c.batch = llama.Batch{}
 	}
-	if err := llama.Free(c.handle); err != nil {
-		return fmt.Errorf("free context: %w", err)
+	if c.handle != 0 {
+		if err := llama.Free(c.handle); err != nil {
+			return fmt.Errorf("free context: %w", err)
+		}
+		c.handle, c.memory = 0, 0
 	}
 	return nil
 }
@@ -143,31 +180,4 @@ func (c *Context) Argmax(i int) (Token, error) {
 		return 0, errors.New("logits are not numbers: the model file or the library is damaged")
 	}
 	return Token(at), nil
-}
-
-// WarmUp runs the worst shape once: a full batch over all sequences with an
-// output for each. Pages and temporary pools that only appear then are there
-// when memory is measured. It leaves the pool empty.
-func (c *Context) WarmUp() error {
-	c.Clear()
-	n := min(c.opts.Batch, c.opts.Cells)
-	perSequence := max(n/c.opts.Sequences, 1)
-	for i := range n {
-		seq := min(i/perSequence, c.opts.Sequences-1)
-		pos := i - seq*perSequence
-		last := pos == perSequence-1
-		if seq == c.opts.Sequences-1 { // takes what the division left over
-			last = i == n-1
-		}
-		if _, err := c.Add(0, pos, seq, last); err != nil {
-			return err
-		}
-	}
-	if err := c.Decode(); err != nil {
-		return fmt.Errorf("warm up: %w", err)
-	}
-	if err := llama.MemoryClear(c.memory, false); err != nil {
-		return fmt.Errorf("clear KV memory: %w", err)
-	}
-	return nil
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 
+	"github.com/ebitengine/purego"
 	"github.com/hybridgroup/yzma/pkg/llama"
 	"go.uber.org/zap"
 )
@@ -30,7 +32,8 @@ func (e *LibraryError) Hint() string {
 
 // Library is llama.cpp, loaded into this process.
 type Library struct {
-	log *logSink
+	log  *logSink
+	trim func(keep uintptr) int32 // nil if there is none
 	// allocating is held while a model or a context is made, so that the sizes
 	// that the log tells meanwhile are its own.
 	allocating sync.Mutex
@@ -69,8 +72,29 @@ func Load(dir string, log *zap.Logger) (*Library, error) {
 		return nil, &LibraryError{dir, err}
 	}
 	llama.Init()
-	loaded.dir, loaded.lib = dir, &Library{log: sink}
+	loaded.dir, loaded.lib = dir, &Library{log: sink, trim: findTrim()}
 	return loaded.lib, nil
+}
+
+// Trim has the C library and Go give back to the system what they keep of freed
+// memory.
+func (l *Library) Trim() {
+	debug.FreeOSMemory()
+	if l.trim != nil {
+		l.trim(0)
+	}
+}
+
+// findTrim is glibc's malloc_trim; other C libraries, that give memory back by
+// themselves, have none.
+func findTrim() func(keep uintptr) int32 {
+	symbol, err := purego.Dlsym(purego.RTLD_DEFAULT, "malloc_trim")
+	if err != nil {
+		return nil
+	}
+	var trim func(keep uintptr) int32
+	purego.RegisterFunc(&trim, symbol)
+	return trim
 }
 
 // HasGPU reports whether the libraries carry a GPU backend that found a device.

@@ -11,34 +11,30 @@ import (
 
 	"go.uber.org/zap"
 
-	"tempo/api"
 	"tempo/internal/budget"
 	"tempo/internal/gguf"
 	"tempo/internal/infer"
-	"tempo/internal/infer/chat"
 	"tempo/internal/infer/llama"
-	"tempo/internal/infer/schedule"
 )
 
 // Engine is an infer.Engine over llama.cpp.
 type Engine struct {
-	log *zap.Logger
+	log    *zap.Logger
+	broken chan error // receives the error that ended the scheduler before Close
 
-	mu    sync.RWMutex // guards what follows but broken; Generate holds it only to begin
-	spec  infer.Spec
-	facts infer.Facts
-	lib   *llama.Library
-	dry   *llama.Model // metadata only; nil before Open and after Load
-	// estimate is what the weights will take.
-	estimate budget.Bytes
+	setting  sync.Mutex // held by all but Generate; guards what follows
+	spec     infer.Spec
+	facts    infer.Facts
+	lib      *llama.Library // nil before Open
+	dry      *llama.Model   // metadata only; nil before Open and after the first load
+	estimate budget.Bytes   // what the weights will take
 
-	model    *llama.Model // nil before Load
-	ctx      *llama.Context
-	template *chat.Template
-	sched    *schedule.Scheduler
-	stop     context.CancelFunc // ends the scheduler
-	stopped  chan struct{}      // closed when it has ended
-	broken   chan error         // receives the error that ended the scheduler before Close
+	mu       sync.Mutex     // guards what follows; never held for long
+	model    *loaded        // nil while none is
+	unloaded bool           // jobs wait for a model
+	changed  chan struct{}  // closed and replaced when the two above change
+	jobs     int            // that use model
+	running  sync.WaitGroup // the same, for Close; added to under mu
 }
 
 var _ infer.Engine = (*Engine)(nil)
@@ -48,7 +44,7 @@ func New(log *zap.Logger) *Engine {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	return &Engine{log: log.Named("llama"), broken: make(chan error, 1)}
+	return &Engine{log: log, broken: make(chan error, 1), changed: make(chan struct{})}
 }
 
 // Broken receives the error after which the engine can run no more jobs. The
@@ -57,14 +53,14 @@ func (e *Engine) Broken() <-chan error { return e.broken }
 
 // Open checks the model file, loads the libraries and the file's metadata.
 func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.setting.Lock()
+	defer e.setting.Unlock()
 	// llama.cpp ends the process on some damaged files, so look first.
 	header, err := gguf.ReadHeader(spec.Model)
 	if err != nil {
 		return infer.Facts{}, startError(err, adviceFile)
 	}
-	lib, err := llama.Load(spec.LibDir, e.log)
+	lib, err := llama.Load(spec.LibDir, e.log.Named("llama"))
 	if err != nil {
 		return infer.Facts{}, startError(err, "")
 	}
@@ -103,6 +99,7 @@ const (
 	adviceFile   = "name a GGUF file that can be read with --model PATH"
 	adviceModel  = "the file is whole, but llama.cpp v0.5.0 cannot use it: try another model or another conversion of it"
 	adviceMemory = "lower --max-cache-tokens or --max-parallel-tokens"
+	adviceCache  = "quantised values need flash attention, which llama.cpp turns on where the model and the device allow it: try --cache-type-v f16"
 )
 
 // startError keeps the hint of err on its way to another process; without one it
@@ -118,14 +115,14 @@ func startError(err error, advice string) error {
 
 // DryRun asks llama.cpp what a context of this shape would allocate.
 func (e *Engine) DryRun(_ context.Context, shape infer.Shape) (budget.Footprint, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.setting.Lock()
+	defer e.setting.Unlock()
 	if e.dry == nil {
 		return budget.Footprint{}, infer.ErrNotOpen
 	}
 	ctx, err := e.dry.NewContext(e.options(shape))
 	if err != nil {
-		return budget.Footprint{}, err
+		return budget.Footprint{}, e.contextError(err)
 	}
 	f := footprint(ctx)
 	f.Weights = e.estimate
@@ -133,131 +130,167 @@ func (e *Engine) DryRun(_ context.Context, shape infer.Shape) (budget.Footprint,
 }
 
 func (e *Engine) options(shape infer.Shape) llama.ContextOptions {
-	return llama.ContextOptions{Cells: shape.Cells, Sequences: shape.Sequences, Batch: e.spec.Batch, Threads: e.spec.Threads}
+	return llama.ContextOptions{
+		Cells: shape.Cells, Sequences: shape.Sequences, Batch: e.spec.Batch, Threads: e.spec.Threads,
+		TypeK: e.spec.CacheTypeK, TypeV: e.spec.CacheTypeV,
+	}
+}
+
+// contextError says what to do about a context that could not be made.
+func (e *Engine) contextError(err error) error {
+	if e.spec.CacheTypeV != "" {
+		return startError(err, adviceCache)
+	}
+	return startError(err, adviceMemory)
 }
 
 func footprint(c *llama.Context) budget.Footprint {
 	return budget.Footprint{KVCache: c.Cache(), ParallelBatch: c.Compute()}
 }
 
-// Load allocates the model and a context and runs its worst shape once.
-func (e *Engine) Load(_ context.Context, shape infer.Shape) (budget.Footprint, error) { //nolint:contextcheck // the scheduler outlives the call
-	e.mu.Lock()
-	defer e.mu.Unlock()
+// Load allocates the model and a context and runs its worst shapes once.
+func (e *Engine) Load(_ context.Context, shape infer.Shape) (budget.Footprint, error) {
+	e.setting.Lock()
+	defer e.setting.Unlock()
 	if e.dry == nil {
 		return budget.Footprint{}, infer.ErrNotOpen
 	}
-	err := e.dry.Close()
-	e.dry = nil
+	return e.load(shape) //nolint:contextcheck // the scheduler outlives the call
+}
+
+// Reshape changes the pool of the running scheduler, loads, or unloads.
+func (e *Engine) Reshape(_ context.Context, shape infer.Shape) (budget.Footprint, error) {
+	e.setting.Lock()
+	defer e.setting.Unlock()
+	if e.lib == nil {
+		return budget.Footprint{}, infer.ErrNotOpen
+	}
+	if shape.Empty() {
+		return budget.Footprint{}, e.unload(shape)
+	}
+	e.mu.Lock()
+	l := e.model
+	e.mu.Unlock()
+	if l == nil {
+		return e.load(shape) //nolint:contextcheck // the scheduler outlives the call
+	}
+	if err := l.sched.Reshape(shape); err != nil {
+		if _, busy := errors.AsType[*infer.BusyError](err); busy {
+			return budget.Footprint{}, err
+		}
+		return budget.Footprint{}, e.contextError(err)
+	}
+	return l.footprint(), nil
+}
+
+// load loads the model. setting is held.
+func (e *Engine) load(shape infer.Shape) (budget.Footprint, error) {
+	if e.dry != nil {
+		err := e.dry.Close()
+		e.dry = nil
+		if err != nil {
+			return budget.Footprint{}, err
+		}
+	}
+	l, err := e.start(shape)
 	if err != nil {
 		return budget.Footprint{}, err
 	}
-	if e.model, err = e.lib.OpenModel(e.spec.Model, llama.ModelOptions{GPU: e.spec.GPU}); err != nil {
-		return budget.Footprint{}, startError(err, adviceModel)
-	}
-	if e.ctx, err = e.model.NewContext(e.options(shape)); err != nil {
-		return budget.Footprint{}, startError(err, adviceMemory)
-	}
-	if err = e.ctx.WarmUp(); err != nil {
-		return budget.Footprint{}, startError(err, adviceMemory)
-	}
-	if e.template, err = e.chatTemplate(); err != nil {
-		return budget.Footprint{}, startError(err, adviceModel)
-	}
-	e.facts.Context = min(e.facts.Context, shape.Cells)
-	e.sched = schedule.New(e.model, e.ctx)
-	ctx, stop := context.WithCancel(context.Background())
-	e.stop, e.stopped = stop, make(chan struct{})
-	go func(s *schedule.Scheduler, stopped chan<- struct{}) {
-		defer close(stopped)
-		if err := s.Run(ctx); err != nil {
-			e.broken <- err
-		}
-	}(e.sched, e.stopped)
-	f := footprint(e.ctx)
-	f.Weights = e.model.Weights()
-	return f, nil
+	e.set(l, false)
+	return l.footprint(), nil
 }
 
-func (e *Engine) chatTemplate() (*chat.Template, error) {
-	source := e.model.ChatTemplate()
-	if source == "" {
-		e.log.Warn("the model file has no chat template, ChatML is used", zap.String("model", e.spec.Model))
-		source = chat.ChatML
+// unload frees the model, and has jobs wait from then on. setting is held.
+func (e *Engine) unload(shape infer.Shape) error {
+	e.mu.Lock()
+	l := e.model
+	if e.jobs > 0 {
+		defer e.mu.Unlock()
+		return &infer.BusyError{Jobs: e.jobs, Shape: shape}
 	}
-	bos, eos := e.model.SpecialText()
-	return chat.New(source, bos, eos)
+	e.mu.Unlock()
+	e.set(nil, true)
+	if l == nil {
+		return nil
+	}
+	err := l.close()
+	e.lib.Trim()
+	return err
+}
+
+// set changes what jobs find.
+func (e *Engine) set(l *loaded, unloaded bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.model, e.unloaded = l, unloaded
+	close(e.changed)
+	e.changed = make(chan struct{})
 }
 
 // Generate runs one job.
 func (e *Engine) Generate(ctx context.Context, req infer.Request) (*infer.Output, error) {
-	sched, prompt, limit, err := e.begin(req.Job)
+	l, err := e.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return sched.Submit(ctx, req, prompt, limit)
-}
-
-// begin prepares a job. The scheduler may have ended when the caller uses it.
-func (e *Engine) begin(job *api.Request) (s *schedule.Scheduler, prompt []llama.Token, limit int, err error) {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	if e.sched == nil {
-		return nil, nil, 0, infer.ErrNotOpen
-	}
-	prompt, err = e.prompt(job)
-	return e.sched, prompt, e.facts.Context, err
-}
-
-// prompt renders and tokenizes what the job asks for. mu is held.
-func (e *Engine) prompt(job *api.Request) ([]llama.Token, error) {
-	text, param := job.Prompt, "prompt"
-	if job.URL == api.ChatCompletions {
-		param = "messages"
-		var err error
-		if text, err = e.template.Render(job.Messages); err != nil {
-			return nil, &infer.RequestError{
-				Param: param, Message: err.Error(),
-				Advice: "check the order and the roles of the messages, or ask /v1/completions with a prompt of your own",
-			}
-		}
-	}
-	tokens, err := e.model.Tokenize(text)
+	defer e.leave()
+	prompt, err := l.prompt(req.Job)
 	if err != nil {
-		return nil, &infer.RequestError{Param: param, Message: param + ": " + err.Error(), Advice: "remove the character"}
+		return nil, err
 	}
-	if len(tokens) == 0 {
-		return nil, &infer.RequestError{Param: param, Message: param + " is empty for this model", Advice: "write at least one character"}
-	}
-	if len(tokens) >= e.facts.Context {
-		return nil, &infer.RequestError{
-			Param: param,
-			Message: fmt.Sprintf("%s has %d tokens; a job can have at most %d with its output, so at most %d in the prompt",
-				param, len(tokens), e.facts.Context, e.facts.Context-1),
-			Advice: fmt.Sprintf("shorten the prompt; the model was trained for %d tokens, the worker's limits are --context-size, --max-cache-tokens and --max-memory-gb",
-				e.model.TrainContext()),
+	return l.sched.Submit(ctx, req, prompt, l.longest)
+}
+
+// begin waits until there is a model, which stays until leave is called.
+func (e *Engine) begin(ctx context.Context) (*loaded, error) {
+	for waited := false; ; waited = true {
+		e.mu.Lock()
+		l, unloaded, changed := e.model, e.unloaded, e.changed
+		if l != nil {
+			e.jobs++
+			e.running.Add(1)
+		}
+		e.mu.Unlock()
+		switch {
+		case l != nil:
+			return l, nil
+		case !unloaded && waited:
+			return nil, infer.ErrStopped
+		case !unloaded:
+			return nil, infer.ErrNotOpen
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
-	return tokens, nil
+}
+
+func (e *Engine) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.jobs--
+	e.running.Done()
 }
 
 // Close ends the running jobs and frees everything.
 func (e *Engine) Close() error {
+	e.setting.Lock()
+	defer e.setting.Unlock()
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	l := e.model
+	e.mu.Unlock()
+	e.set(nil, false)
 	var errs []error
-	if e.stop != nil {
-		e.stop()
-		<-e.stopped
+	if l != nil {
+		l.end()
+		e.running.Wait() // they may still tokenize
+		errs = append(errs, l.close())
 	}
-	if e.ctx != nil {
-		errs = append(errs, e.ctx.Close())
+	if e.dry != nil {
+		errs = append(errs, e.dry.Close())
 	}
-	for _, m := range []*llama.Model{e.model, e.dry} {
-		if m != nil {
-			errs = append(errs, m.Close())
-		}
-	}
-	e.sched, e.ctx, e.model, e.dry, e.stop = nil, nil, nil, nil, nil
+	e.lib, e.dry = nil, nil
 	return errors.Join(errs...)
 }

@@ -15,11 +15,14 @@ type job struct {
 	ctx context.Context //nolint:containedctx // the job's own: it ends the job at the next step
 
 	prompt  []llama.Token
-	longest int // most cells it can ever use: prompt and all the output it may have
+	limit   int // most cells that it could ever use: prompt and all the output it may have
+	longest int // the same within the pool
 	seq     int // its sequence in the context, -1 before it has joined
 	cells   int // cells it uses: tokens that were decoded
 	leased  int // cells it may use
 	asking  bool
+	recall  bool           // the owner of the memory wants it back, and was not answered yet
+	saved   *llama.Saved   // its KV while it is out of the pool, else nil
 	asks    sync.WaitGroup // requests for memory under way
 
 	next    llama.Token // token to decode next, once the prompt is through
@@ -48,17 +51,25 @@ func (j *job) room() int { return j.leased - j.cells }
 // write thousands does not keep others out.
 const share = 128
 
-// want is what the lease should be now: the prompt and a share of the output at
-// first, a share more once three quarters are used.
-func (j *job) want() int {
-	n := len(j.prompt) + share
+// least is the smallest lease with which the job can join: what it had in the pool,
+// or all of its prompt, and one token more.
+func (j *job) least() int { return min(max(j.cells, len(j.prompt))+1, j.longest) }
+
+// want is what the lease should be now, in a pool of so many cells: the prompt and
+// a share of the output at first, a share more once three quarters are used.
+func (j *job) want(pool int) int {
+	n := max(j.cells, len(j.prompt)) + share
 	if j.seq >= 0 {
 		n = j.leased
 		if j.cells*4 >= j.leased*3 {
 			n += share
 		}
 	}
-	return min(n, j.longest)
+	n = min(n, j.longest)
+	if n > pool && j.leased < pool { // the share is what it can do without
+		n = max(pool, j.least())
+	}
+	return n
 }
 
 // output is the job's result after its last token.

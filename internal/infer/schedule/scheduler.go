@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"tempo/internal/infer"
 	"tempo/internal/infer/llama"
 )
@@ -19,43 +21,52 @@ type Scheduler struct {
 
 	inbox chan func()   // run by Run between two steps
 	ended chan struct{} // closed when Run returns
+	log   *zap.Logger
 
 	// What follows belongs to the goroutine of Run.
-	jobs []*job // in order of arrival
-	free []int  // sequences that no job has, ascending
+	jobs  []*job // in order of arrival
+	free  []int  // sequences that no job has, ascending
+	fault error  // the context is gone: Run ends
 }
 
-// New makes a scheduler; Run must be called for jobs to make progress.
-func New(model *llama.Model, ctx *llama.Context) *Scheduler {
+// New makes a scheduler; Run must be called for jobs to make progress. A nil log
+// is silent.
+func New(model *llama.Model, ctx *llama.Context, log *zap.Logger) *Scheduler {
+	if log == nil {
+		log = zap.NewNop()
+	}
 	s := &Scheduler{
 		model: model,
 		ctx:   ctx,
 		inbox: make(chan func()),
 		ended: make(chan struct{}),
+		log:   log.Named("schedule"),
 	}
-	for seq := range ctx.Options().Sequences {
-		s.free = append(s.free, seq)
-	}
+	s.renumber()
 	return s
 }
 
 // Submit runs one job whose prompt is already tokenized, and returns when it has
-// ended. limit is the most tokens that prompt and output may have together. The
-// job's lease is not asked for anything any more when Submit has returned.
+// ended. limit is the most tokens that prompt and output may have together; the pool
+// bounds them too. The job's lease is not asked for anything any more when Submit
+// has returned.
 func (s *Scheduler) Submit(ctx context.Context, req infer.Request, prompt []llama.Token, limit int) (*infer.Output, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	j := &job{
 		req: req, ctx: ctx,
-		prompt: prompt, longest: limit, seq: -1, index: -1,
+		prompt: prompt, limit: limit, seq: -1, index: -1,
 		leased: req.Lease.Tokens(),
 		out:    newText(req.Job.Stop),
 		done:   make(chan outcome, 1),
 	}
 	if n := req.Job.MaxTokens; n > 0 {
-		j.longest = min(limit, len(prompt)+n)
+		j.limit = min(limit, len(prompt)+n)
 	}
 	defer j.asks.Wait()
 	defer cancel()
+	if recall := req.Lease.Reclaim(); recall != nil {
+		j.asks.Go(func() { s.watch(j, recall) })
+	}
 	if !s.tell(func() { s.arrive(j) }) {
 		return nil, infer.ErrStopped
 	}
@@ -91,13 +102,13 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return s.fault
 }
 
 // receive does what others have told it, and waits for that where no job can do
-// a step. It returns false when ctx is done.
+// a step. It returns false when ctx is done or the context is gone.
 func (s *Scheduler) receive(ctx context.Context) bool {
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && s.fault == nil {
 		select {
 		case f := <-s.inbox:
 			f()
@@ -119,7 +130,19 @@ func (s *Scheduler) receive(ctx context.Context) bool {
 // arrive takes a new job in.
 func (s *Scheduler) arrive(j *job) {
 	s.jobs = append(s.jobs, j)
-	s.ask(j)
+	if pool := s.ctx.Options().Cells; s.fits(j) {
+		j.longest = min(j.limit, pool)
+		s.ask(j)
+	}
+}
+
+// fits ends a job that is not in the pool and cannot get in, however empty it is.
+func (s *Scheduler) fits(j *job) bool {
+	need, have := max(len(j.prompt), j.cells)+1, s.ctx.Options().Cells
+	if need > have {
+		s.leave(j, nil, &infer.PoolError{Need: need, Have: have})
+	}
+	return need <= have
 }
 
 // ready reports whether any job can do a step.
@@ -132,19 +155,25 @@ func (s *Scheduler) ready() bool {
 // job asks: with nothing in the pool it may lose what it has for as long.
 func (s *Scheduler) canStep(j *job) bool {
 	if j.seq < 0 {
-		return !j.asking && len(s.free) > 0 && j.leased >= min(len(j.prompt)+1, j.longest)
+		return !j.asking && len(s.free) > 0 && j.leased >= j.least()
 	}
 	return j.room() > 0
 }
 
 // ask asks for the memory that the job wants, if it is not asking already.
 func (s *Scheduler) ask(j *job) {
-	want := j.want()
-	if j.asking || want == j.leased {
-		return
+	if want := j.want(s.ctx.Options().Cells); !j.asking && want != j.leased {
+		s.request(j, want)
 	}
+}
+
+// request asks for so many tokens in all.
+func (s *Scheduler) request(j *job, want int) {
 	j.asking = true
 	used := j.cells
+	if j.saved != nil {
+		used = 0
+	}
 	j.asks.Go(func() {
 		err := j.req.Lease.Resize(j.ctx, used, want)
 		leased := j.req.Lease.Tokens()
@@ -160,7 +189,9 @@ func (s *Scheduler) granted(j *job, leased int, err error) {
 	j.asking, j.leased = false, leased
 	if err != nil {
 		s.leave(j, nil, err)
+		return
 	}
+	s.giveUp(j)
 }
 
 // dropCancelled ends the jobs whose context is done.
@@ -175,10 +206,13 @@ func (s *Scheduler) dropCancelled() {
 // step decodes one batch and chooses a token for every job with an output.
 func (s *Scheduler) step() error {
 	now := time.Now()
-	s.join(now)
+	if err := s.join(now); err != nil {
+		return err
+	}
 	if err := s.fill(); err != nil {
 		return err
 	}
+	s.logStep()
 	if err := s.ctx.Decode(); err != nil {
 		return fmt.Errorf("run a step with %d jobs: %w", len(s.jobs), err)
 	}
@@ -194,14 +228,23 @@ func (s *Scheduler) step() error {
 }
 
 // join gives sequences to waiting jobs, the oldest first.
-func (s *Scheduler) join(now time.Time) {
+func (s *Scheduler) join(now time.Time) error {
 	for _, j := range s.jobs {
 		if j.seq >= 0 || !s.canStep(j) {
 			continue
 		}
-		j.seq, s.free = s.free[0], s.free[1:]
-		j.started = now
+		seq := s.free[0]
+		if j.saved != nil {
+			if err := s.restore(j, seq); err != nil {
+				return err
+			}
+		}
+		j.seq, s.free = seq, s.free[1:]
+		if j.started.IsZero() {
+			j.started = now
+		}
 	}
+	return nil
 }
 
 // fill puts the next token of every decoding job into the batch, then pieces of
@@ -274,15 +317,46 @@ func (s *Scheduler) choose(j *job, now time.Time) error {
 // leave ends a job and gives its sequence back.
 func (s *Scheduler) leave(j *job, out *infer.Output, err error) {
 	s.jobs = slices.DeleteFunc(s.jobs, func(o *job) bool { return o == j })
-	if j.seq >= 0 {
-		err = errors.Join(err, s.ctx.Forget(j.seq))
-		at, _ := slices.BinarySearch(s.free, j.seq)
-		s.free = slices.Insert(s.free, at, j.seq)
+	if j.seq >= 0 && s.fault == nil {
+		err = errors.Join(err, s.vacate(j))
+	}
+	if j.saved != nil {
+		j.saved.Free()
 	}
 	if j.sampler != nil {
 		j.sampler.Close()
 	}
 	j.done <- outcome{out, err}
+}
+
+// vacate takes a job out of the pool.
+func (s *Scheduler) vacate(j *job) error {
+	at, _ := slices.BinarySearch(s.free, j.seq)
+	s.free = slices.Insert(s.free, at, j.seq)
+	seq := j.seq
+	j.seq = -1
+	return s.ctx.Forget(seq)
+}
+
+// logStep says what is about to be decoded.
+func (s *Scheduler) logStep() {
+	entry := s.log.Check(zap.DebugLevel, "step")
+	if entry == nil {
+		return
+	}
+	running, decode, cells := 0, 0, 0
+	for _, j := range s.jobs {
+		if j.seq >= 0 {
+			running++
+			cells += j.cells
+		}
+		if j.index >= 0 && j.made > 0 {
+			decode++
+		}
+	}
+	entry.Write(zap.Int("jobs", len(s.jobs)), zap.Int("running", running),
+		zap.Int("prefill_tokens", s.ctx.Options().Batch-s.ctx.Room()-decode), zap.Int("decode_tokens", decode),
+		zap.Int("cells_used", cells), zap.Int("sequences_free", len(s.free)))
 }
 
 func samplerOptions(req infer.Request) llama.SamplerOptions {

@@ -21,6 +21,12 @@ import (
 	"tempo/internal/infer/llama"
 )
 
+// soon is how long anything may take that must not hang; tick, how often one looks.
+const (
+	soon = 10 * time.Second
+	tick = time.Millisecond
+)
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a scheduler over the tiny model.
@@ -32,7 +38,7 @@ type rig struct {
 func newRig(t *testing.T, cells, sequences, batch int) *rig {
 	t.Helper()
 	model, lctx := newContext(t, cells, sequences, batch)
-	r := &rig{Scheduler: New(model, lctx), limit: cells}
+	r := &rig{Scheduler: New(model, lctx, nil), limit: cells}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -43,6 +49,8 @@ func newRig(t *testing.T, cells, sequences, batch int) *rig {
 	return r
 }
 
+// newContext makes a context that calculates in f32 throughout, so that what else is
+// in the pool hardly ever changes a text.
 func newContext(t *testing.T, cells, sequences, batch int) (*llama.Model, *llama.Context) {
 	t.Helper()
 	spec := infertest.TinySpec(t)
@@ -51,7 +59,7 @@ func newContext(t *testing.T, cells, sequences, batch int) (*llama.Model, *llama
 	model, err := lib.OpenModel(spec.Model, llama.ModelOptions{GPU: -1})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, model.Close()) })
-	ctx, err := model.NewContext(llama.ContextOptions{Cells: cells, Sequences: sequences, Batch: batch, Threads: 1})
+	ctx, err := model.NewContext(llama.ContextOptions{Cells: cells, Sequences: sequences, Batch: batch, Threads: 1, TypeK: "f32", TypeV: "f32"})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ctx.Close()) })
 	return model, ctx
@@ -367,7 +375,7 @@ func TestBatchSmallerThanSequences(t *testing.T) {
 func TestSubmitAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	model, lctx := newContext(t, 256, 1, 64)
-	s := New(model, lctx)
+	s := New(model, lctx, nil)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	require.NoError(t, s.Run(ctx))
@@ -395,6 +403,6 @@ func TestWant(t *testing.T) {
 		{"a long prompt is over three quarters from the start", 1000, 2000, 0, 1000, 1128, 1256},
 	} {
 		j := &job{prompt: make([]llama.Token, c.prompt), longest: c.longest, seq: c.seq, cells: c.cells, leased: c.leased}
-		require.Equal(t, c.want, j.want(), c.name)
+		require.Equal(t, c.want, j.want(1<<20), c.name)
 	}
 }

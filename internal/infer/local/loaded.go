@@ -1,0 +1,132 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"tempo/api"
+	"tempo/internal/budget"
+	"tempo/internal/infer"
+	"tempo/internal/infer/chat"
+	"tempo/internal/infer/llama"
+	"tempo/internal/infer/schedule"
+)
+
+// loaded is a model with its weights, a context and the scheduler that runs on it.
+type loaded struct {
+	model    *llama.Model
+	ctx      *llama.Context // the scheduler's, once that runs
+	template *chat.Template
+	sched    *schedule.Scheduler
+	longest  int                // tokens of a job, prompt and output, whatever the pool
+	stop     context.CancelFunc // ends the scheduler; nil = it does not run
+	stopped  chan struct{}      // closed when it has ended
+}
+
+// start loads the model in a shape, and starts the scheduler. After an error
+// nothing is left.
+func (e *Engine) start(shape infer.Shape) (*loaded, error) {
+	l := &loaded{longest: e.facts.Context}
+	if err := e.allocate(l, shape); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	l.sched = schedule.New(l.model, l.ctx, e.log)
+	ctx, stop := context.WithCancel(context.Background())
+	l.stop, l.stopped = stop, make(chan struct{})
+	go func() {
+		defer close(l.stopped)
+		if err := l.sched.Run(ctx); err != nil {
+			e.broken <- err
+		}
+	}()
+	return l, nil
+}
+
+func (e *Engine) allocate(l *loaded, shape infer.Shape) (err error) {
+	if l.model, err = e.lib.OpenModel(e.spec.Model, llama.ModelOptions{GPU: e.spec.GPU}); err != nil {
+		return startError(err, adviceModel)
+	}
+	if l.ctx, err = l.model.NewContext(e.options(shape)); err != nil {
+		return e.contextError(err)
+	}
+	if err := l.ctx.WarmUp(); err != nil {
+		return startError(err, adviceMemory)
+	}
+	if l.template, err = e.chatTemplate(l.model); err != nil {
+		return startError(err, adviceModel)
+	}
+	return nil
+}
+
+func (e *Engine) chatTemplate(m *llama.Model) (*chat.Template, error) {
+	source := m.ChatTemplate()
+	if source == "" {
+		e.log.Warn("the model file has no chat template, ChatML is used", zap.String("model", e.spec.Model))
+		source = chat.ChatML
+	}
+	bos, eos := m.SpecialText()
+	return chat.New(source, bos, eos)
+}
+
+// footprint is what is allocated. It must not be called while the scheduler changes
+// its shape.
+func (l *loaded) footprint() budget.Footprint {
+	f := footprint(l.ctx)
+	f.Weights = l.model.Weights()
+	return f
+}
+
+// prompt renders and tokenizes what the job asks for.
+func (l *loaded) prompt(job *api.Request) ([]llama.Token, error) {
+	text, param := job.Prompt, "prompt"
+	if job.URL == api.ChatCompletions {
+		param = "messages"
+		var err error
+		if text, err = l.template.Render(job.Messages); err != nil {
+			return nil, &infer.RequestError{
+				Param: param, Message: err.Error(),
+				Advice: "check the order and the roles of the messages, or ask /v1/completions with a prompt of your own",
+			}
+		}
+	}
+	tokens, err := l.model.Tokenize(text)
+	if err != nil {
+		return nil, &infer.RequestError{Param: param, Message: param + ": " + err.Error(), Advice: "remove the character"}
+	}
+	if len(tokens) == 0 {
+		return nil, &infer.RequestError{Param: param, Message: param + " is empty for this model", Advice: "write at least one character"}
+	}
+	if len(tokens) >= l.longest {
+		return nil, &infer.RequestError{
+			Param: param,
+			Message: fmt.Sprintf("%s has %d tokens; a job can have at most %d with its output, so at most %d in the prompt",
+				param, len(tokens), l.longest, l.longest-1),
+			Advice: fmt.Sprintf("shorten the prompt, or raise --context-size: the model was trained for %d tokens", l.model.TrainContext()),
+		}
+	}
+	return tokens, nil
+}
+
+// end ends the scheduler, and with it the jobs.
+func (l *loaded) end() {
+	if l.stop != nil {
+		l.stop()
+		<-l.stopped
+	}
+}
+
+// close frees everything. No job may be in it.
+func (l *loaded) close() error {
+	l.end()
+	var errs []error
+	if l.ctx != nil {
+		errs = append(errs, l.ctx.Close())
+	}
+	if l.model != nil {
+		errs = append(errs, l.model.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,45 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+
+	"tempo/api"
+	"tempo/internal/budget"
+)
+
+// hostID is the name of the host memory's ledger.
+const hostID = "host memory"
+
+// ticketBuffers is the host memory that is leased for a job that is not here.
+const ticketBuffers = 64 * budget.KiB
+
+// errNoBuffers says that there is no host memory for a job's request and result
+// now; it goes back to the queue.
+var errNoBuffers = errors.New("the host memory for requests and results is full")
+
+// bufferBytes is the host memory that a job takes on its way: the message, the
+// parsed request, the request to the engine and its tokens; and the answer, with
+// some bytes for each of its tokens, twice.
+func bufferBytes(job api.Job, longest int) budget.Bytes {
+	const perToken = 16
+	return ticketBuffers.Add(4 * budget.Bytes(len(job.Body))).Add(2 * perToken * budget.Bytes(longest))
+}
+
+// leaseBuffers grows a job's lease on host memory to what it takes now that it is
+// known.
+func (w *Worker) leaseBuffers(j *job, request *api.Request) error {
+	longest := w.context()
+	if n := request.MaxTokens; n > 0 {
+		longest = min(longest, n)
+	}
+	need := bufferBytes(j.delivery.Job, longest).Sub(j.buffers.Size())
+	err := j.buffers.Grow(max(need, 0))
+	switch {
+	case errors.Is(err, budget.ErrNoRoom):
+		return errNoBuffers
+	case err != nil:
+		return fmt.Errorf("lease host memory: %w", err)
+	}
+	return nil
+}

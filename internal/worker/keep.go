@@ -1,0 +1,333 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tempo/internal/budget"
+)
+
+// Others can take memory of the device at any time, and processes can turn out to
+// hold more than was booked. The keeper looks every WatchInterval, and when more
+// is held than the share of the limit at which to act, it goes down the ladder:
+//
+//  1. no more jobs are admitted;
+//  2. the KV pool is made smaller by what is too much. The jobs that do not fit
+//     into it leave, the youngest first: to host memory where that is another
+//     memory than the device's, else back to the queue;
+//  3. where not even the smallest pool fits, the model is unloaded, until it does.
+//
+// When there has been room for a while, the pool grows again.
+const (
+	// slack is the share of the limit that is left below the one at which to act
+	// after the pool has changed, so that it does not change again with every page.
+	slack = 0.03
+	// worthwhile is the share of a pool by which it must be able to grow: a change
+	// holds all jobs up for a moment.
+	worthwhile = 0.25
+)
+
+// keeper is the state of keep; it belongs to its goroutine.
+type keeper struct {
+	level   budget.Level
+	held    func()    // lets the intake go on; nil = it is not held
+	changed time.Time // when the pool changed last, or the pressure ended
+	failing bool      // the last round failed
+	idle    int       // rounds without a job in a row
+	overrun budget.Bytes
+}
+
+// keep keeps what is held within the limit until ctx is done.
+func (w *Worker) keep(ctx context.Context) error {
+	k := &keeper{changed: time.Now()}
+	defer func() { k.admit() }()
+	tick := time.NewTicker(w.opts.WatchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := w.round(ctx, k)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !k.failing:
+			w.log.Warn("memory cannot be kept in view; the last limit stands", zap.Error(err))
+		case err == nil && k.failing:
+			w.log.Info("memory is in view again")
+		}
+		k.failing = err != nil
+	}
+}
+
+// round looks once, and does what is needed.
+func (w *Worker) round(ctx context.Context, k *keeper) error {
+	w.remeasure(k)
+	w.noteIdle(k)
+	unseen := w.follow(ctx)
+	level := w.ledger.Pressure()
+	if level != k.level {
+		w.sayLevel(k.level, level)
+		k.level, k.changed = level, time.Now()
+	}
+	s := w.ledger.Snapshot()
+	pressed := level == budget.Act || s.Room < s.Booked.KVCache // the second: what may come to be held is over the limit
+	switch {
+	case pressed && w.cells.Load() > 0:
+		return errors.Join(unseen, w.relieve(ctx, k))
+	case unseen != nil: // nothing grows blindly
+		return unseen
+	case w.cells.Load() == 0:
+		return w.resume(ctx, k)
+	}
+	k.admit()
+	if level == budget.OK && time.Since(k.changed) >= w.opts.GrowAfter {
+		return w.regrow(ctx, k)
+	}
+	return nil
+}
+
+// idleRounds is how many rounds without a job end a time of work.
+const idleRounds = 5
+
+// noteIdle says what memory is left when the jobs have ended.
+func (w *Worker) noteIdle(k *keeper) {
+	w.mu.Lock()
+	if len(w.running) > 0 || !w.busy {
+		k.idle = 0
+		w.mu.Unlock()
+		return
+	}
+	k.idle++
+	ended := k.idle >= idleRounds
+	w.busy = w.busy && !ended
+	w.mu.Unlock()
+	if ended {
+		w.logMemory("after generation")
+	}
+}
+
+// stopAdmitting holds the intake until admit.
+func (k *keeper) stopAdmitting(w *Worker) {
+	if k.held == nil {
+		k.held = w.holdIntake()
+	}
+}
+
+func (k *keeper) admit() {
+	if k.held != nil {
+		k.held()
+		k.held = nil
+	}
+}
+
+// target is what may be held in all once the pool has changed.
+func (w *Worker) target() budget.Bytes {
+	return w.ledger.Snapshot().Limit.Scale(max(w.opts.Thresholds.Act-slack, 0))
+}
+
+// relieve goes down the ladder. The smallest pool stays for as long as it is within
+// the limit, and goes on taking jobs: it does not grow by them.
+func (w *Worker) relieve(ctx context.Context, k *keeper) error {
+	s := w.ledger.Snapshot()
+	now := int(w.cells.Load())
+	spare := w.pool.cellCost.Mul(int64(now - w.pool.smallest))
+	excess := s.Charged().Total().Sub(w.target())
+	cells := 0
+	switch {
+	case excess <= spare:
+		steps := (excess/w.pool.cellCost + cellStep) / cellStep
+		cells = max(now-int(steps)*cellStep, w.pool.smallest)
+	case s.Held.Sub(spare) <= s.Limit:
+		cells = w.pool.smallest
+	}
+	if cells == now {
+		k.admit()
+		return nil
+	}
+	k.stopAdmitting(w)
+	k.changed = time.Now()
+	return w.resize(ctx, cells)
+}
+
+// regrow makes the pool larger if there is room for enough more.
+func (w *Worker) regrow(ctx context.Context, k *keeper) error {
+	now := int(w.cells.Load())
+	spare := w.target().Sub(w.ledger.Snapshot().Charged().Total())
+	cells := min(w.wantedCells(), now+int(max(spare, 0)/w.pool.cellCost)/cellStep*cellStep)
+	if cells <= now || cells < w.wantedCells() && float64(cells-now) < worthwhile*float64(now) {
+		return nil
+	}
+	k.changed = time.Now()
+	return w.resize(ctx, cells)
+}
+
+// wantedCells is the size of the pool that was wanted, as a multiple of cellStep.
+func (w *Worker) wantedCells() int { return max(w.wanted/cellStep*cellStep, w.pool.smallest) }
+
+// resume loads the model again if there is room for it.
+func (w *Worker) resume(ctx context.Context, k *keeper) error {
+	k.stopAdmitting(w)
+	if time.Since(k.changed) < w.opts.GrowAfter {
+		return nil
+	}
+	s := w.ledger.Snapshot()
+	beside := s.Charged().Overhead.Sub(w.pool.floor.Overhead) // than was planned for
+	cells := min(w.pool.cells(w.target().Sub(beside)), w.wantedCells())
+	if cells == 0 && w.pool.floor.Total().Add(beside) <= s.Limit.Scale(w.opts.Thresholds.Act) {
+		cells = w.pool.smallest
+	}
+	if cells == 0 {
+		return nil
+	}
+	k.changed = time.Now()
+	return w.resize(ctx, cells)
+}
+
+// resize gives the engine a pool of so many cells, 0 = unloads it. The intake
+// must be held where the pool gets smaller.
+func (w *Worker) resize(ctx context.Context, cells int) error {
+	before := int(w.cells.Load())
+	s := w.ledger.Snapshot()
+	w.log.Warn("the KV pool is resized", zap.Int("cells", cells), zap.Int("before_cells", before),
+		zap.Int64("held_bytes", int64(s.Held)), zap.Int64("limit_bytes", int64(s.Limit)), zap.Int("running", w.count()))
+	if cells < before {
+		return w.shrink(ctx, cells)
+	}
+	return w.enlarge(ctx, cells)
+}
+
+// shrink takes the cells out of the ledger first, has the jobs leave that do not
+// fit any more, and then gives the memory back.
+func (w *Worker) shrink(ctx context.Context, cells int) error {
+	before := int(w.cells.Load())
+	pool := w.pool.perCell.Mul(int64(cells))
+	if err := w.ledger.Book(budget.KVCache, pool); err != nil {
+		return err //nolint:wrapcheck // says it all
+	}
+	w.cells.Store(int64(cells)) // from here on jobs are measured against it
+	if err := w.clear(ctx, pool); err != nil {
+		return err
+	}
+	after := w.ledger.Snapshot().Held.Sub(w.pool.total(before)).Add(w.pool.total(cells))
+	if err := w.renew(ctx, max(after, 1)); err != nil { // it must not keep memory from being given back
+		w.log.Debug("the others could not be told that memory is given back", zap.Error(err))
+	}
+	allocated, err := w.engine.Reshape(ctx, w.shape(cells))
+	if err != nil {
+		return err
+	}
+	return w.resized(ctx, allocated, w.ledger.Snapshot().Booked.Overhead)
+}
+
+// clear has jobs leave the pool, the youngest first, until those that are left fit
+// into n bytes. Nothing is leased meanwhile but by those that are in it.
+func (w *Worker) clear(ctx context.Context, n budget.Bytes) error {
+	for {
+		if w.ledger.Snapshot().Reserved <= n && (n > 0 || w.count() == 0) {
+			return nil
+		}
+		victim := w.youngest(n == 0)
+		if victim == nil { // it has just left
+			select {
+			case <-time.After(time.Millisecond):
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err := w.displace(ctx, victim, n == 0); err != nil {
+			return err
+		}
+	}
+}
+
+// enlarge books and claims the memory of a larger pool before it is taken.
+func (w *Worker) enlarge(ctx context.Context, cells int) error {
+	release := w.holdIntake()
+	defer release()
+	before := w.ledger.Snapshot()
+	more := w.pool.total(cells).Sub(before.Charged().Total()).Add(before.Charged().Overhead).Sub(w.pool.floor.Overhead)
+	// Booked beside the pool until it is there: leases must not have its cells yet.
+	if err := w.ledger.Book(budget.Overhead, before.Charged().Overhead.Add(more)); err != nil {
+		return err //nolint:wrapcheck // says it all
+	}
+	err := w.renew(ctx, before.Held.Add(more))
+	var allocated budget.Footprint
+	if err == nil {
+		allocated, err = w.engine.Reshape(ctx, w.shape(cells))
+	}
+	if err != nil {
+		return errors.Join(err, w.ledger.Book(budget.Overhead, before.Booked.Overhead))
+	}
+	w.cells.Store(int64(cells))
+	return w.resized(ctx, allocated, before.Booked.Overhead)
+}
+
+// resized books what a new pool turned out to take, beside an overhead.
+func (w *Worker) resized(ctx context.Context, allocated budget.Footprint, overhead budget.Bytes) error {
+	reading, err := w.monitor.Sample()
+	if err != nil {
+		reading.Total = allocated.Total().Add(w.ledger.Snapshot().Measured.Overhead)
+	}
+	booking := w.measured(allocated, reading.Total)
+	booking.KVCache, booking.Overhead = w.pool.perCell.Mul(w.cells.Load()), overhead
+	var large *budget.TooLargeError
+	if err := w.book(booking); err != nil && !errors.As(err, &large) { // facts are charged as measured
+		return err
+	}
+	w.log.Info("the KV pool has its new size", zap.Int64("max_cache_tokens", w.cells.Load()),
+		zap.Stringer("measured", w.ledger.Snapshot().Measured))
+	if _, err := w.mine(); err != nil {
+		return err
+	}
+	return w.renew(ctx, 0)
+}
+
+// youngest is the job that came last of those that hold memory, or of all.
+func (w *Worker) youngest(all bool) *job {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := len(w.running) - 1; i >= 0; i-- {
+		if j := w.running[i]; (all && j.ctx.Err() == nil) || j.lease.Tokens() > 0 {
+			return j
+		}
+	}
+	return nil
+}
+
+// sayLevel says that the pressure on the device has changed.
+func (w *Worker) sayLevel(before, now budget.Level) {
+	m := w.memory()
+	fields := []zap.Field{
+		zap.Stringer("level", now), zap.Int64("held_bytes", m.Total()), zap.Int64("limit_bytes", m.Limit),
+		zap.Float64("share", float64(m.Total())/float64(max(m.Limit, 1))),
+	}
+	if now > before {
+		w.log.Warn("memory nears its limit", fields...)
+	} else {
+		w.log.Info("memory is back below its thresholds", fields...)
+	}
+}
+
+// remeasure puts the monitor's newest reading into the ledger, and says when the
+// processes have come to hold more beside the engine's buffers than was booked.
+func (w *Worker) remeasure(k *keeper) {
+	reading, err := w.monitor.Last()
+	if err != nil || reading.Time.IsZero() {
+		return // the monitor has said so in the log
+	}
+	s := w.ledger.Snapshot()
+	m := w.measured(s.Measured, reading.Total)
+	over := m.Overhead.Sub(s.Booked.Overhead)
+	if over > k.overrun.Add(processGrowth/4) {
+		w.log.Warn("the processes hold more than was booked for them; the room for jobs gets smaller by it",
+			zap.Int64("over_bytes", int64(over)), zap.Int64("overhead_bytes", int64(m.Overhead)))
+		k.overrun = over
+	}
+}

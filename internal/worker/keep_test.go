@@ -1,0 +1,350 @@
+package worker
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"tempo/api"
+	"tempo/internal/budget"
+	"tempo/internal/infer"
+)
+
+// elastic is a script whose pool shows in what its process holds, on a device of
+// which others take memory and give it back.
+type elastic struct {
+	script
+	base budget.Bytes // held beside the pool
+
+	mu     sync.Mutex
+	free   budget.Bytes  // of the device, with nothing of the engine's on it; guarded by mu
+	shapes []infer.Shape // that the engine has had; guarded by mu
+}
+
+// elasticCell makes the pool of 1024 cells 64 MiB.
+const elasticCell = 64 * budget.KiB
+
+func (e *elastic) footprint(s infer.Shape) budget.Footprint {
+	return budget.Footprint{KVCache: elasticCell.Mul(int64(s.Cells))}
+}
+
+func (e *elastic) DryRun(_ context.Context, s infer.Shape) (budget.Footprint, error) {
+	return e.footprint(s), nil
+}
+
+func (e *elastic) Load(ctx context.Context, s infer.Shape) (budget.Footprint, error) {
+	_, err := e.script.Load(ctx, s)
+	e.note(s)
+	return e.footprint(s), err
+}
+
+func (e *elastic) Reshape(ctx context.Context, s infer.Shape) (budget.Footprint, error) {
+	_, err := e.script.Reshape(ctx, s)
+	if err == nil {
+		e.note(s)
+	}
+	return e.footprint(s), err
+}
+
+func (e *elastic) note(s infer.Shape) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.shapes = append(e.shapes, s)
+}
+
+// cells are those that the engine had, one after the other.
+func (e *elastic) cells() []int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var list []int
+	for _, s := range e.shapes {
+		list = append(list, s.Cells)
+	}
+	return list
+}
+
+func (e *elastic) held() budget.Bytes {
+	if len(e.shapes) == 0 {
+		return e.base
+	}
+	return e.base.Add(e.footprint(e.shapes[len(e.shapes)-1]).KVCache)
+}
+
+// enginePID is the process that holds all there is; the worker's own holds nothing.
+const enginePID = 1
+
+func (e *elastic) measure(pid int) (budget.Bytes, error) {
+	if pid != enginePID {
+		return 0, nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.held(), nil
+}
+
+func (e *elastic) read() (budget.Device, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return budget.Device{ID: "cpu", Total: budget.GiB, Free: e.free.Sub(e.held())}, nil
+}
+
+// leave sets what the device has for the worker.
+func (e *elastic) leave(n budget.Bytes) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.free = n
+}
+
+func (e *elastic) options(o *Options) {
+	o.Limit = budget.GiB
+	o.Measure, o.ReadDevice, o.Device.MemoryID = e.measure, e.read, "the device"
+	o.WatchInterval, o.GrowAfter = 5*time.Millisecond, 50*time.Millisecond
+}
+
+// newElastic is an engine whose jobs wait for goOn, beside 10 MiB.
+func newElastic(goOn <-chan struct{}) *elastic {
+	e := &elastic{base: processMemory, free: budget.GiB}
+	e.act = func(ctx context.Context, _ infer.Request, _ string) error {
+		select {
+		case <-goOn:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return e
+}
+
+// What 1024 cells and fewer take, with the growth that is booked.
+func elasticTotal(cells int) budget.Bytes {
+	return processMemory + processGrowth + elasticCell.Mul(int64(cells))
+}
+
+// TestThePoolFollowsTheLimit: others take memory of the device while jobs run. The
+// pool gives way, and the jobs that do not fit go back to the queue; then it grows
+// again, and everything is answered once.
+func TestThePoolFollowsTheLimit(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	goOn := make(chan struct{})
+	e := newElastic(goOn)
+	w := newWorker(t, c, e, e.options).run(t)
+	send(t, c, "b", prompts(8)...)
+	require.Eventually(t, func() bool { n, _ := e.now(); return n == 4 }, 5*time.Second, time.Millisecond)
+
+	e.leave(elasticTotal(600).Scale(1 / 0.92))
+	require.Eventually(t, func() bool { return len(e.cells()) == 2 }, 5*time.Second, time.Millisecond)
+	require.Equal(t, []int{1024, 512}, e.cells())
+	s := w.ledger.Snapshot()
+	require.LessOrEqual(t, s.Reserved, elasticCell.Mul(512))
+	require.LessOrEqual(t, s.Held, s.Limit)
+	require.Eventually(t, func() bool {
+		claims, err := c.Claims(t.Context(), "the device")
+		return err == nil && len(claims) == 1 && budget.Bytes(claims[0].Bytes) <= s.Limit
+	}, 5*time.Second, time.Millisecond, "the claim follows")
+	require.Equal(t, 512, w.Stats().MaxCacheTokens)
+
+	e.leave(budget.GiB)
+	require.Eventually(t, func() bool { return len(e.cells()) == 3 }, 5*time.Second, time.Millisecond)
+	require.Equal(t, []int{1024, 512, 1024}, e.cells())
+	close(goOn)
+	for _, r := range results(t, c, "b", 8) {
+		requireAnswered(t, r, 1)
+	}
+	require.NoError(t, w.stop())
+}
+
+// TestTheModelIsUnloaded: not even the smallest pool fits any more.
+func TestTheModelIsUnloaded(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	goOn := make(chan struct{})
+	e := newElastic(goOn)
+	w := newWorker(t, c, e, e.options).run(t)
+	send(t, c, "b", prompts(6)...)
+	require.Eventually(t, func() bool { n, _ := e.now(); return n == 4 }, 5*time.Second, time.Millisecond)
+
+	e.leave(12 * budget.MiB)
+	require.Eventually(t, func() bool { return w.cells.Load() == 0 && w.ledger.Snapshot().Held <= 12*budget.MiB }, 5*time.Second, time.Millisecond)
+	require.Zero(t, w.count())
+	left, err := c.Pending(t.Context(), "b")
+	require.NoError(t, err)
+	require.Equal(t, 6, int(left), "nothing is lost")
+	fetches := w.taker.fetches.Load()
+	require.Never(t, func() bool { return w.taker.fetches.Load() > fetches }, 100*time.Millisecond, 10*time.Millisecond)
+
+	close(goOn)
+	e.leave(budget.GiB)
+	for _, r := range results(t, c, "b", 6) {
+		requireAnswered(t, r, 1)
+	}
+	require.Equal(t, []int{1024, 0, 1024}, e.cells())
+	require.NoError(t, w.stop())
+}
+
+// TestTheSmallestPoolStays within a limit that it passes only beyond its threshold.
+func TestTheSmallestPoolStays(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	goOn := make(chan struct{})
+	close(goOn)
+	e := newElastic(goOn)
+	w := newWorker(t, c, e, e.options).run(t)
+	e.leave(elasticTotal(256) + budget.MiB)
+	require.Eventually(t, func() bool { return w.cells.Load() == 256 }, 5*time.Second, time.Millisecond)
+	send(t, c, "b", prompts(20)...)
+	for _, r := range results(t, c, "b", 20) {
+		requireAnswered(t, r, 1)
+	}
+	require.Equal(t, []int{1024, 256}, e.cells())
+}
+
+// TestAutomaticParallelTokensFollow what is available.
+func TestAutomaticParallelTokensFollow(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	goOn := make(chan struct{})
+	close(goOn)
+	e := newElastic(goOn)
+	w := newWorker(t, c, e, func(o *Options) {
+		e.options(o)
+		o.MaxParallelTokens, o.MaxCacheTokens = 0, 4096
+	}).run(t)
+	require.Equal(t, 8, w.Stats().MaxParallelTokens, "8 for a thread")
+	// 3 more jobs of 256 cells: 0.8 · available / 16 MiB.
+	e.leave((elasticTotal(256) + 16*budget.MiB*3*10/8 + budget.MiB).Scale(1 / 0.95))
+	require.Eventually(t, func() bool { return w.Stats().MaxParallelTokens == 3 }, 5*time.Second, time.Millisecond)
+	e.leave(budget.GiB)
+	require.Eventually(t, func() bool { return w.Stats().MaxParallelTokens == 8 }, 5*time.Second, time.Millisecond)
+}
+
+// TestAJobMovesToHostMemory, on a device with memory of its own, where it gives way
+// to an older one, and goes on there.
+func TestAJobMovesToHostMemory(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	all := make(chan struct{})
+	grown := make(chan struct{})
+	var mu sync.Mutex
+	arrived := 0
+	engine := &script{}
+	engine.act = func(ctx context.Context, r infer.Request, prompt string) error {
+		mu.Lock()
+		if arrived++; arrived == 4 {
+			close(all)
+		}
+		mu.Unlock()
+		<-all
+		if prompt == "prompt 0" { // grows to the whole pool
+			for n := 384; n <= 1024; n += 128 {
+				if err := r.Lease.Resize(ctx, 250, n); err != nil {
+					return err
+				}
+			}
+			close(grown)
+			return nil
+		}
+		select { // as an engine does between two steps
+		case <-r.Lease.Reclaim():
+			return r.Lease.Resize(ctx, 0, r.Lease.Tokens())
+		case <-grown:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	w := newWorker(t, c, engine, func(o *Options) {
+		o.Device, o.Limit = budget.Device{ID: "GPU-1", Kind: budget.CUDA}, 2*budget.GiB
+	}).run(t)
+	send(t, c, "b", prompts(4)...)
+	for _, r := range results(t, c, "b", 4) {
+		requireAnswered(t, r, 1)
+	}
+	for _, p := range prompts(4) {
+		require.Equal(t, 1, engine.ran(p), "nobody begins anew")
+	}
+	require.Greater(t, w.host.Snapshot().PeakReserved, w.pool.perCell.Mul(256))
+	require.NoError(t, w.stop())
+}
+
+// TestWorkersShareADevice: two that start at once never promise more than it has.
+func TestWorkersShareADevice(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	const total = 240 * budget.MiB
+	goOn := make(chan struct{})
+	close(goOn)
+	engines := []*elastic{newElastic(goOn), newElastic(goOn)}
+	free := func() (budget.Device, error) {
+		n := total
+		for _, e := range engines {
+			held, _ := e.measure(enginePID)
+			n = n.Sub(held)
+		}
+		return budget.Device{ID: "cpu", Total: total, Free: n}, nil
+	}
+	workers := make([]*Worker, 2)
+	var starts sync.WaitGroup
+	for i, e := range engines {
+		starts.Go(func() {
+			opts := Options{
+				Name: []string{"a", "b"}[i], Model: model, Device: budget.Device{ID: "cpu", MemoryID: "shared"}, Spec: infer.Spec{Threads: 1, Batch: 512},
+				Limit: budget.GiB, Measure: e.measure, ReadDevice: free, MaxParallelTokens: 4, MaxCacheTokens: 1024,
+			}
+			monitor := budget.NewMonitor(opts.Measure, time.Second, nil)
+			monitor.Add(enginePID)
+			workers[i] = New(opts, c, nil, e, monitor, nil)
+			if err := workers[i].Start(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	starts.Wait()
+	claims, err := c.Claims(t.Context(), "shared")
+	require.NoError(t, err)
+	require.Len(t, claims, 2)
+	var promised budget.Bytes
+	for _, claim := range claims {
+		t.Logf("worker %s has promised %v of %v", claim.Worker, budget.Bytes(claim.Bytes), total)
+		promised = promised.Add(budget.Bytes(claim.Bytes))
+	}
+	require.LessOrEqual(t, promised, total)
+	require.NotEqual(t, workers[0].plan.Cells, workers[1].plan.Cells, "the second takes what is left")
+}
+
+// TestAClaimOfTheDeadIsWaitedFor: a worker that was killed still has its claim when
+// it is started again.
+func TestAClaimOfTheDeadIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	c, dead := s.connect(t), s.connect(t)
+	require.NoError(t, dead.Claim(t.Context(), "the device", "w", func([]api.Claim) (api.Claim, error) {
+		return api.Claim{Bytes: int64(budget.GiB)}, nil
+	}))
+	e := newElastic(nil)
+	tries := make(chan struct{}, 100)
+	opts := Options{
+		Name: "w", Model: model, Device: budget.Device{ID: "cpu", MemoryID: "the device"}, Spec: infer.Spec{Threads: 1, Batch: 512},
+		MaxParallelTokens: 4, MaxCacheTokens: 1024,
+	}
+	e.options(&opts)
+	opts.RetryStart = time.Millisecond
+	opts.ReadDevice = func() (budget.Device, error) {
+		tries <- struct{}{}
+		return e.read()
+	}
+	monitor := budget.NewMonitor(opts.Measure, time.Second, nil)
+	monitor.Add(enginePID)
+	w := New(opts, c, nil, e, monitor, nil)
+	started := make(chan error, 1)
+	go func() { started <- w.Start(t.Context()) }()
+	for range 3 {
+		<-tries
+	}
+	require.Empty(t, e.cells(), "nothing is allocated")
+	require.NoError(t, dead.Unclaim(t.Context(), "the device", "w"))
+	require.NoError(t, <-started)
+}

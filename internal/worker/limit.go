@@ -1,0 +1,208 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tempo/api"
+	"tempo/internal/budget"
+)
+
+// stake plans the memory within what the device has for this worker and claims it
+// in the same step, so that two workers never plan with the same bytes. It returns
+// the limit.
+func (w *Worker) stake(ctx context.Context) (limit budget.Bytes, err error) {
+	decide := func(others []api.Claim) (api.Claim, error) {
+		var why string
+		if limit, why, err = w.limitNow(others, 0); err != nil {
+			return api.Claim{}, err
+		}
+		w.others, w.said = others, limit
+		w.log.Info("memory limit", zap.Int64("limit_bytes", int64(limit)), zap.String("reason", why))
+		if err := w.planPool(ctx, limit); err != nil {
+			return api.Claim{}, err
+		}
+		mine, err := w.mine()
+		total := w.plan.Footprint.Total()
+		return w.claim(total, mine, total), err
+	}
+	if w.opts.ReadDevice == nil {
+		_, err = decide(nil)
+		return limit, err
+	}
+	for deadline := time.Now().Add(claimLife); ; {
+		err = w.queue.Claim(ctx, w.opts.Device.MemoryID, w.opts.Name, decide)
+		w.renewed = time.Now()
+		var large *budget.TooLargeError
+		if !errors.As(err, &large) || len(w.others) == 0 || time.Now().After(deadline) {
+			return limit, err
+		}
+		w.log.Warn("other workers have claimed the device's memory; waiting in case one of them is gone",
+			zap.Int("others", len(w.others)), zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(w.opts.RetryStart):
+		}
+	}
+}
+
+// claimLife is how long the claim of a worker that was killed stands, and a little.
+const claimLife = 35 * time.Second
+
+// claim is what the others are told. target is what is held once the load or the
+// resizing that is under way is done, 0 = none is.
+func (w *Worker) claim(promised, held, target budget.Bytes) api.Claim {
+	return api.Claim{Model: w.opts.Model, Bytes: int64(promised), Held: int64(held), Target: int64(target)}
+}
+
+// limitNow is what this worker may hold on the device beside the others. promised is
+// what stands in its claim, 0 if it has none.
+func (w *Worker) limitNow(others []api.Claim, promised budget.Bytes) (budget.Bytes, string, error) {
+	if w.opts.ReadDevice == nil {
+		return w.opts.Limit, "set by the caller", nil
+	}
+	dev, err := w.opts.ReadDevice()
+	if err != nil {
+		return 0, "", fmt.Errorf("read the device's memory: %w", err)
+	}
+	mine, err := w.mine()
+	if err != nil {
+		return 0, "", err
+	}
+	claimed := make([]budget.Claimed, len(others))
+	for i, o := range others {
+		claimed[i] = budget.Claimed{Promised: budget.Bytes(o.Bytes), Held: budget.Bytes(o.Held), Target: budget.Bytes(o.Target)}
+	}
+	limit, why := budget.EffectiveLimit(budget.LimitRequest{
+		Maximum: w.opts.Limit, Device: dev, Mine: mine, Promised: promised, Others: claimed, Reserve: w.opts.Reserve,
+	})
+	return limit, why, nil
+}
+
+// mine measures what this worker's processes have taken of what the device calls
+// free.
+func (w *Worker) mine() (budget.Bytes, error) {
+	reading, err := w.monitor.Sample()
+	if err != nil {
+		return 0, fmt.Errorf("measure what this worker holds: %w", err)
+	}
+	sum := reading.Total
+	if w.opts.MeasureTaken != nil {
+		sum = 0
+		for pid := range reading.Processes {
+			n, err := w.opts.MeasureTaken(pid)
+			if err != nil && !errors.Is(err, budget.ErrProcessNotFound) {
+				return 0, fmt.Errorf("measure what this worker holds: %w", err)
+			}
+			sum = sum.Add(n)
+		}
+	}
+	if w.ledger != nil { // a driver that does not tell one process from another counts others' in
+		sum = min(sum, promise(w.ledger.Snapshot()))
+	}
+	w.taken = sum
+	return sum, nil
+}
+
+// follow takes the limit from what the device has now, and says so when it has
+// moved by more than a twentieth. While the queue is away, what it said last of the
+// other workers stands.
+func (w *Worker) follow(ctx context.Context) error {
+	if w.opts.ReadDevice == nil {
+		return nil
+	}
+	own, unreachable := w.readClaims(ctx)
+	var promised budget.Bytes
+	if own != nil {
+		promised = budget.Bytes(own.Bytes)
+	}
+	limit, why, err := w.limitNow(w.others, promised)
+	if err != nil {
+		return errors.Join(err, unreachable)
+	}
+	before := w.ledger.Snapshot().Limit
+	w.ledger.SetLimit(limit)
+	if moved := limit.Sub(w.said); max(moved, -moved) > w.said.Scale(0.05) {
+		w.said = limit
+		w.log.Info("the memory limit has moved", zap.Int64("limit_bytes", int64(limit)),
+			zap.Int64("before_bytes", int64(before)), zap.String("reason", why))
+	}
+	w.retune(limit)
+	if unreachable == nil && (own == nil || len(w.others) > 0 || w.stale(*own) || time.Since(w.renewed) > renewEvery) {
+		return w.renew(ctx, 0)
+	}
+	return unreachable
+}
+
+// askLimit bounds one request to the queue: the device is watched meanwhile.
+const askLimit = time.Second
+
+// readClaims reads who shares the device. It returns this worker's own claim, nil
+// if there is none.
+func (w *Worker) readClaims(ctx context.Context) (*api.Claim, error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	claims, err := w.queue.Claims(ctx, w.opts.Device.MemoryID)
+	if err != nil {
+		return nil, fmt.Errorf("read the claims on the device: %w", err)
+	}
+	var own *api.Claim
+	w.others = w.others[:0]
+	for i, c := range claims {
+		if c.Worker == w.opts.Name {
+			own = &claims[i]
+		} else {
+			w.others = append(w.others, c)
+		}
+	}
+	return own, nil
+}
+
+// renewEvery is how often a claim is made anew, changed or not: it lives for 30 s.
+const renewEvery = 8 * time.Second
+
+// claimStep is how much what is held may differ from what the claim says.
+const claimStep = 16 * budget.MiB
+
+// stale reports whether a claim does not say any more what is so.
+func (w *Worker) stale(c api.Claim) bool {
+	off := budget.Bytes(c.Held).Sub(w.taken)
+	return budget.Bytes(c.Bytes) != promise(w.ledger.Snapshot()) || c.Target != 0 || max(off, -off) > claimStep
+}
+
+// promise is what the worker may come to hold.
+func promise(s budget.Snapshot) budget.Bytes { return s.Charged().Total() }
+
+// renew claims what the ledger says now, and tells what is held once the resizing
+// that follows is done, 0 = none follows.
+func (w *Worker) renew(ctx context.Context, target budget.Bytes) error {
+	if w.opts.ReadDevice == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	w.renewed = time.Now()
+	return w.queue.Claim(ctx, w.opts.Device.MemoryID, w.opts.Name, func([]api.Claim) (api.Claim, error) {
+		return w.claim(promise(w.ledger.Snapshot()), w.taken, target), nil
+	})
+}
+
+// retune recomputes the automatic max_parallel_tokens for a limit. The engine was
+// loaded for as many sequences as were planned, so it never passes those.
+func (w *Worker) retune(limit budget.Bytes) {
+	if w.opts.MaxParallelTokens > 0 {
+		return
+	}
+	n, available := w.autoParallelTokens(limit)
+	n = min(n, w.pool.sequences)
+	if before, _ := w.slots.counts(); n != before {
+		w.slots.set(n)
+		w.log.Info("max_parallel_tokens follows what is available", zap.Int("max_parallel_tokens", n),
+			zap.Int("before", before), zap.Int64("available_bytes", int64(available)), zap.Int64("token_bytes", int64(w.perToken)))
+	}
+}
