@@ -70,6 +70,9 @@ func Report(w io.Writer, name string, err error) int {
 	if errors.Is(err, ErrSomeFailed) {
 		return ExitSomeFailed
 	}
+	if errors.Is(err, errReported) {
+		return ExitFailed
+	}
 	said := map[string]bool{}
 	for _, e := range parts(err) {
 		fmt.Fprintf(w, "%s: %v\n", name, e)

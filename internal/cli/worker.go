@@ -30,7 +30,7 @@ queue. A second one ends at once; then jobs go to other workers after 30 s.`,
 	config.WorkerFlags(root.Flags())
 	run := &cobra.Command{Use: "run", Short: root.Short, Long: root.Long, Args: noArgs, RunE: runWorker}
 	config.WorkerFlags(run.Flags())
-	root.AddCommand(run, setupCommand(), EngineCommand())
+	root.AddCommand(run, doctorCommand(), memoryTestCommand(), setupCommand(), EngineCommand())
 	return root
 }
 
@@ -55,10 +55,24 @@ func runWorker(cmd *cobra.Command, _ []string) error {
 
 // begin reads the configuration and starts the log.
 func begin(cmd *cobra.Command) (*config.Config, *Screen, *zap.Logger, error) {
+	c, err := load(cmd)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return startLog(c)
+}
+
+// load reads the configuration.
+func load(cmd *cobra.Command) (*config.Config, error) {
 	c, err := config.Load(cmd.Flags(), os.Environ())
 	if err != nil {
-		return nil, nil, nil, &UsageError{Command: cmd.CommandPath(), Err: err}
+		return nil, &UsageError{Command: cmd.CommandPath(), Err: err}
 	}
+	return c, nil
+}
+
+// startLog starts the log on standard error.
+func startLog(c *config.Config) (*config.Config, *Screen, *zap.Logger, error) {
 	screen := NewScreen(os.Stderr)
 	log, err := Logger(c.Log, screen)
 	if err != nil {
@@ -72,10 +86,7 @@ func begin(cmd *cobra.Command) (*config.Config, *Screen, *zap.Logger, error) {
 
 // connect connects to the queue of the configuration.
 func connect(ctx context.Context, c *config.Config, log *zap.Logger) (*queue.Client, error) {
-	client, err := queue.Connect(ctx, queue.Options{
-		URL: c.NATS.Server, Creds: c.NATS.Creds, User: c.NATS.User, Password: c.NATS.Password, NKey: c.NATS.NKey,
-		TLSCert: c.NATS.TLSCert, TLSKey: c.NATS.TLSKey, TLSCA: c.NATS.TLSCA, Name: c.Engine.WorkerName,
-	}, log)
+	client, err := queue.Connect(ctx, queueOptions(c), log)
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +95,13 @@ func connect(ctx context.Context, c *config.Config, log *zap.Logger) (*queue.Cli
 		return nil, fmt.Errorf("prepare the queue: %w", err)
 	}
 	return client, nil
+}
+
+func queueOptions(c *config.Config) queue.Options {
+	return queue.Options{
+		URL: c.NATS.Server, Creds: c.NATS.Creds, User: c.NATS.User, Password: c.NATS.Password, NKey: c.NATS.NKey,
+		TLSCert: c.NATS.TLSCert, TLSKey: c.NATS.TLSKey, TLSCA: c.NATS.TLSCA, Name: c.Engine.WorkerName,
+	}
 }
 
 // errInterrupted says that the user stopped the command before it had done its work.

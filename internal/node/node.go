@@ -124,6 +124,16 @@ func Discover(c *config.Config, libDir string) (budget.Device, string, error) {
 	return device, reason, nil
 }
 
+// Device is the device that a worker would take, as it is now.
+func Device(c *config.Config) (budget.Device, error) {
+	spec, _, err := findPieces(c)
+	if err != nil {
+		return budget.Device{}, err
+	}
+	device, _, err := Discover(c, spec.LibDir)
+	return device, err
+}
+
 // begin makes a node on one device and has use begin with it.
 func begin(c *config.Config, client *queue.Client, o Options, spec infer.Spec, name string, device budget.Device, log *zap.Logger, use func(*Node) error) (*Node, error) {
 	n, err := assemble(c, client, o, spec, name, device, log)

@@ -25,6 +25,12 @@ const (
 	// slack is the share of the limit that is left below the one at which to act
 	// after the pool has changed, so that it does not change again with every page.
 	slack = 0.03
+	// ahead is how many rounds' worth of what others take is given back in advance:
+	// changing the pool takes time, and they go on meanwhile.
+	ahead = 5
+	// aheadMost bounds that, as a share of the limit: one who takes much at once may
+	// be content with it.
+	aheadMost = 0.25
 	// worthwhile is the share of a pool by which it must be able to grow: a change
 	// holds all jobs up for a moment.
 	worthwhile = 0.25
@@ -128,7 +134,8 @@ func (k *keeper) admit() {
 
 // target is what may be held in all once the pool has changed.
 func (w *Worker) target() budget.Bytes {
-	return w.ledger.Snapshot().Limit.Scale(max(w.opts.Thresholds.Act-slack, 0))
+	limit := w.ledger.Snapshot().Limit
+	return limit.Scale(max(w.opts.Thresholds.Act-slack, 0)).Sub(min(w.falling.Mul(ahead), limit.Scale(aheadMost)))
 }
 
 // relieve goes down the ladder. The smallest pool stays for as long as it is within
@@ -194,8 +201,12 @@ func (w *Worker) resume(ctx context.Context, k *keeper) error {
 func (w *Worker) resize(ctx context.Context, cells int) error {
 	before := int(w.cells.Load())
 	s := w.ledger.Snapshot()
-	w.log.Warn("the KV pool is resized", zap.Int("cells", cells), zap.Int("before_cells", before),
-		zap.Int64("held_bytes", int64(s.Held)), zap.Int64("limit_bytes", int64(s.Limit)), zap.Int("running", w.count()))
+	log := w.log.Info
+	if cells < before {
+		log = w.log.Warn
+	}
+	log("the KV pool is resized", zap.Int("cells", cells), zap.Int("before_cells", before),
+		zap.Int64("held_bytes", int64(s.Held)), zap.Int64("limit_bytes", int64(s.Limit)), zap.Int64("target_bytes", int64(w.target())), zap.Int("running", w.count()))
 	if cells < before {
 		return w.shrink(ctx, cells)
 	}

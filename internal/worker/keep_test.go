@@ -137,19 +137,19 @@ func TestThePoolFollowsTheLimit(t *testing.T) {
 
 	e.leave(elasticTotal(600).Scale(1 / 0.92))
 	require.Eventually(t, func() bool { return len(e.cells()) == 2 }, 5*time.Second, time.Millisecond)
-	require.Equal(t, []int{1024, 512}, e.cells())
+	require.Equal(t, []int{1024, 256}, e.cells(), "and room for those who may go on taking")
 	s := w.ledger.Snapshot()
-	require.LessOrEqual(t, s.Reserved, elasticCell.Mul(512))
+	require.LessOrEqual(t, s.Reserved, elasticCell.Mul(256))
 	require.LessOrEqual(t, s.Held, s.Limit)
 	require.Eventually(t, func() bool {
 		claims, err := c.Claims(t.Context(), "the device")
 		return err == nil && len(claims) == 1 && budget.Bytes(claims[0].Bytes) <= s.Limit
 	}, 5*time.Second, time.Millisecond, "the claim follows")
-	require.Equal(t, 512, w.Stats().MaxCacheTokens)
+	require.Equal(t, 256, w.Stats().MaxCacheTokens)
 
 	e.leave(budget.GiB)
 	require.Eventually(t, func() bool { return len(e.cells()) == 3 }, 5*time.Second, time.Millisecond)
-	require.Equal(t, []int{1024, 512, 1024}, e.cells())
+	require.Equal(t, []int{1024, 256, 1024}, e.cells())
 	close(goOn)
 	for _, r := range results(t, c, "b", 8) {
 		requireAnswered(t, r, 1)

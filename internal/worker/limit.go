@@ -127,6 +127,7 @@ func (w *Worker) follow(ctx context.Context) error {
 	}
 	before := w.ledger.Snapshot().Limit
 	w.ledger.SetLimit(limit)
+	w.falling = max(before.Sub(limit), w.falling/2)
 	if moved := limit.Sub(w.said); max(moved, -moved) > w.said.Scale(0.05) {
 		w.said = limit
 		w.log.Info("the memory limit has moved", zap.Int64("limit_bytes", int64(limit)),

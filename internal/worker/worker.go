@@ -118,6 +118,7 @@ type Worker struct {
 
 	others  []api.Claim  // of other workers on the device; belongs to Start, then to keep
 	said    budget.Bytes // the last limit that was logged; belongs to Start, then to keep
+	falling budget.Bytes // by what the limit falls in a round of late; belongs to keep
 	taken   budget.Bytes // what mine measured last; belongs to Start, then to keep
 	renewed time.Time    // when the claim was made last; belongs to Start, then to keep
 

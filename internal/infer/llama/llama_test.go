@@ -1,6 +1,8 @@
 package llama
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,14 +94,13 @@ func TestLogSizes(t *testing.T) {
 	require.Equal(t, mib("100.25"), got.compute["CUDA0"])
 	require.Equal(t, mib("2"), got.compute["CUDA_Host"])
 	require.Equal(t, mib("11.75"), got.cache, "not the buffers beside the totals")
-	require.True(t, got.repacked())
+	require.Equal(t, []string{"CPU", "CPU_Mapped", "CPU_REPACK", "CUDA0"}, slices.Sorted(maps.Keys(got.model)))
 
 	s.reset()
 	got, reason = s.take()
 	require.Empty(t, reason)
 	require.Zero(t, got.cache)
 	require.Empty(t, got.model)
-	require.False(t, got.repacked())
 }
 
 func TestOnDevice(t *testing.T) {

@@ -30,17 +30,6 @@ type sizes struct {
 	cache   budget.Bytes
 }
 
-// repacked reports whether there is a model buffer in a CPU's own layout (AMX,
-// CPU_REPACK, …), also an empty one of a dry run.
-func (s sizes) repacked() bool {
-	for name := range s.model {
-		if name != "CPU" && name != "CPU_Mapped" && !strings.HasPrefix(name, "CUDA") {
-			return true
-		}
-	}
-	return false
-}
-
 // logSink receives llama.cpp's log: it collects buffer sizes and the last error,
 // and passes warnings and errors on.
 type logSink struct {

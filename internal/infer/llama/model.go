@@ -3,7 +3,9 @@ package llama
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/hybridgroup/yzma/pkg/llama"
@@ -19,6 +21,9 @@ type ModelOptions struct {
 	// GPU is the index of the CUDA device that takes all layers; below 0 the
 	// model stays on the CPU.
 	GPU int
+	// Plain keeps the weights as they are in the file, whatever layout the CPU would
+	// rather have.
+	Plain bool
 	// DryRun loads the metadata only and simulates allocations: contexts over
 	// such a model report the sizes they would have and cannot decode.
 	DryRun bool
@@ -31,10 +36,9 @@ type Model struct {
 	vocab   llama.Vocab
 	opts    ModelOptions
 	weights budget.Bytes
-	// repacked says that some weights are copied into a layout of the CPU's.
-	repacked bool
-	pieces   [][]byte // text of every token, "" for control tokens
-	ends     []bool   // end-of-generation tokens
+	buffers []string // names of the buffers with weights
+	pieces  [][]byte // text of every token, "" for control tokens
+	ends    []bool   // end-of-generation tokens
 }
 
 // OpenModel loads the model file at path. The file must have been checked
@@ -49,6 +53,9 @@ func (l *Library) OpenModel(path string, opts ModelOptions) (*Model, error) {
 	}
 	if opts.DryRun {
 		params.NoAlloc = 1
+	}
+	if opts.Plain {
+		params.UseExtraBufts = 0
 	}
 	if opts.DryRun || opts.GPU < 0 {
 		// llama.cpp repacks weights for the CPU's matrix units; a mapped file would
@@ -68,7 +75,7 @@ func (l *Library) OpenModel(path string, opts ModelOptions) (*Model, error) {
 	if !opts.DryRun {
 		m.weights = m.onDevice(sizes.model)
 	}
-	m.repacked = opts.GPU < 0 && sizes.repacked()
+	m.buffers = slices.Sorted(maps.Keys(sizes.model))
 	m.readVocabulary()
 	return m, nil
 }
@@ -126,9 +133,12 @@ func (m *Model) Close() error {
 // device, in a dry run the sum of the tensors in the file.
 func (m *Model) Weights() budget.Bytes { return m.weights }
 
-// Repacked reports whether the CPU gets weights in a layout of its own. A tensor
-// that serves two purposes is then there twice: see Weights.
-func (m *Model) Repacked() bool { return m.repacked }
+// Buffers are the names of the buffers that have weights, sorted: "CPU", "AMX",
+// "CUDA0", … A dry run has the same names.
+func (m *Model) Buffers() []string { return m.buffers }
+
+// OnGPU reports whether a GPU has the layers.
+func (m *Model) OnGPU() bool { return m.opts.GPU >= 0 }
 
 // TrainContext is the longest sequence the model was trained for, in tokens.
 func (m *Model) TrainContext() int { return int(llama.ModelNCtxTrain(m.handle)) }

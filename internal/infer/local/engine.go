@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -28,6 +29,7 @@ type Engine struct {
 	lib      *llama.Library // nil before Open
 	dry      *llama.Model   // metadata only; nil before Open and after the first load
 	estimate budget.Bytes   // what the weights will take
+	plain    bool           // the weights stay as they are in the file
 
 	mu       sync.Mutex     // guards what follows; never held for long
 	model    *loaded        // nil while none is
@@ -67,20 +69,14 @@ func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
 	if spec.GPU >= 0 && !lib.HasGPU() {
 		return infer.Facts{}, &infer.NoGPUError{LibDir: spec.LibDir}
 	}
+	e.lib, e.spec = lib, spec
+	if err := e.openDry(header); err != nil {
+		return infer.Facts{}, startError(err, adviceModel)
+	}
+	// With the vocabulary in it, which stays.
 	process, err := budget.ProportionalSetSize(os.Getpid())
 	if err != nil {
 		return infer.Facts{}, fmt.Errorf("measure the engine process: %w", err)
-	}
-	e.dry, err = lib.OpenModel(spec.Model, llama.ModelOptions{GPU: spec.GPU, DryRun: true})
-	if err != nil {
-		return infer.Facts{}, startError(err, adviceModel)
-	}
-	e.lib, e.spec = lib, spec
-	e.estimate = e.dry.Weights()
-	if header.TiedOutput && e.dry.Repacked() {
-		// Looked up at the beginning and multiplied at the end: repacked for the
-		// latter, as it is for the former.
-		e.estimate = e.estimate.Add(budget.Bytes(header.TokenEmbdBytes))
 	}
 	e.facts = infer.Facts{
 		Context:    e.dry.TrainContext(),
@@ -92,6 +88,38 @@ func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
 		e.facts.Context = spec.Context
 	}
 	return e.facts, nil
+}
+
+// openDry reads the metadata, and what the weights will take.
+func (e *Engine) openDry(header *gguf.Header) (err error) {
+	if e.dry, err = e.lib.OpenModel(e.spec.Model, e.modelOptions(true)); err != nil {
+		return err
+	}
+	if slices.Contains(e.dry.Buffers(), gguf.BufferAMX) && !header.Tileable() {
+		// llama.cpp v0.5.0 aborts with weights in tiles under operations that AMX has not.
+		e.plain = true
+		if err := e.dry.Close(); err != nil {
+			return err
+		}
+		if e.dry, err = e.lib.OpenModel(e.spec.Model, e.modelOptions(true)); err != nil {
+			return err
+		}
+	}
+	if e.spec.GPU >= 0 {
+		e.estimate = budget.Bytes(header.OffloadedBytes())
+		return nil
+	}
+	n, exact := header.LoadedBytes(e.dry.Buffers())
+	if !exact {
+		e.log.Warn("the CPU wants its weights in a layout that is not known, they may take more than is estimated",
+			zap.Strings("buffers", e.dry.Buffers()))
+	}
+	e.estimate = budget.Bytes(n)
+	return nil
+}
+
+func (e *Engine) modelOptions(dryRun bool) llama.ModelOptions {
+	return llama.ModelOptions{GPU: e.spec.GPU, DryRun: dryRun, Plain: e.plain}
 }
 
 // What to do where the error itself does not know.

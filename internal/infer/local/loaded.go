@@ -46,7 +46,7 @@ func (e *Engine) start(shape infer.Shape) (*loaded, error) {
 }
 
 func (e *Engine) allocate(l *loaded, shape infer.Shape) (err error) {
-	if l.model, err = e.lib.OpenModel(e.spec.Model, llama.ModelOptions{GPU: e.spec.GPU}); err != nil {
+	if l.model, err = e.lib.OpenModel(e.spec.Model, e.modelOptions(false)); err != nil {
 		return startError(err, adviceModel)
 	}
 	if l.ctx, err = l.model.NewContext(e.options(shape)); err != nil {

@@ -54,8 +54,7 @@ func (s *Scheduler) usage() (jobs, cells int) {
 	return jobs, cells
 }
 
-// exchange makes the context anew, runs its worst shapes, and puts the running jobs
-// into it, their sequences numbered from 0 on.
+// exchange makes the context anew, and puts the running jobs into it, their sequences numbered from 0 on.
 func (s *Scheduler) exchange(opts llama.ContextOptions) error {
 	var running []*job
 	for _, j := range s.jobs {
@@ -72,8 +71,10 @@ func (s *Scheduler) exchange(opts llama.ContextOptions) error {
 	if err := s.ctx.Reshape(opts); err != nil {
 		return err
 	}
-	if err := s.ctx.WarmUp(); err != nil {
-		return err
+	if s.model.OnGPU() { // its runtime has pools that show only in a step; others may be waiting for memory
+		if err := s.ctx.WarmUp(); err != nil {
+			return err
+		}
 	}
 	for seq, j := range running {
 		j.seq = seq
