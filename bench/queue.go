@@ -95,7 +95,7 @@ func startWorker(ctx context.Context, client *queue.Client, log *zap.Logger) (*w
 	monitor.Add(os.Getpid())
 	w := worker.New(worker.Options{
 		Name: "bench", Model: benchModel, Device: budget.Device{ID: budget.CPUID, Kind: budget.CPU}, Limit: budget.GiBs(4),
-		Spec:              infer.Spec{Threads: 1, Batch: atOnce},
+		Spec:              infer.Spec{GPU: -1, Threads: 1, Batch: atOnce},
 		MaxParallelTokens: atOnce, Measure: budget.ProportionalSetSize,
 	}, client, client.NewTaker(queue.TakerOptions{Worker: "bench", Models: []string{benchModel}}, log), &infer.Sleeper{}, monitor, log)
 	return w, w.Start(ctx)

@@ -3,12 +3,13 @@
 // It has four layers, and each knows only those before it:
 //
 //   - arithmetic: [Bytes], [Footprint] (saturating, no raw byte arithmetic elsewhere);
-//   - bookkeeping: [Ledger] and [Lease], one ledger for each device. Its limit
+//   - bookkeeping: [Group], [Ledger] and [Lease], one ledger for each device and one
+//     for the host, from which a job leases together or not at all. A ledger's limit
 //     holds lines (weights, KV cache, parallel batch, overhead); the leases of
 //     running jobs lie inside the KV cache's line, the pool;
-//   - readers: [Discover], [GPU] (NVML), [HostMemory], [UsableCores] (cgroups
-//     before the machine), [ProportionalSetSize] and the [Monitor] that samples
-//     processes;
+//   - readers: [List] and [Discover], [GPU] (NVML), [HostMemory], [UsableCores]
+//     (cgroups before the machine), [ProportionalSetSize], [UncachedSetSize] and the
+//     [Monitor] that samples processes;
 //   - policy, pure functions: [EffectiveLimit], [PlanPool], [AutoParallelTokens].
 //
 // The invariant of a ledger is that the leases add up to what is reserved and

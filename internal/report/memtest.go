@@ -104,7 +104,7 @@ func (p *page) generation(g memtest.Generation) {
 	p.fact("peak of leases", "%v of a KV pool of %v (%.0f %%)", g.PeakReserved, g.Pool, share)
 	p.fact("at once", "%d ran, %d waited for memory at most; %d gave way to others", g.PeakRunning, g.PeakWaiting, g.GaveWay)
 	p.fact("peak", "%v", g.Peak)
-	if share < 90 && g.Jobs > 0 {
+	if share < 90 && g.Status == memtest.OK {
 		p.line("    the pool was not filled in this time: give more with --seconds, or a smaller --max-cache-tokens")
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"tempo/internal/infer"
 )
@@ -20,8 +22,8 @@ import (
 // engineVar has the test binary be an engine process.
 const engineVar = "WORKER_TEST_ENGINE"
 
-// fragile is a Sleeper whose process ends when a job says "poison", and which has
-// a job that says "stay" for ever.
+// fragile is a Sleeper whose process ends when a job says "poison", which has a job
+// that says "stay" for ever, and takes a GiB for one that says "greedy".
 type fragile struct {
 	infer.Sleeper
 	broken chan error
@@ -39,6 +41,13 @@ func serveEngine() error {
 }
 
 func (e *fragile) Generate(ctx context.Context, r infer.Request) (*infer.Output, error) {
+	if strings.HasPrefix(r.Job.Messages[0].Content, "greedy") {
+		taken := make([]byte, 1<<30)
+		for i := 0; i < len(taken); i += 4096 {
+			taken[i] = 1
+		}
+		return nil, fmt.Errorf("%d bytes were to be had", len(taken))
+	}
 	if strings.HasPrefix(r.Job.Messages[0].Content, "poison") {
 		e.broken <- errors.New("poisoned")
 		return nil, infer.ErrStopped
@@ -54,8 +63,8 @@ type engines struct {
 	pids []int // guarded by mu
 }
 
-// newEngines makes a Host over processes that are fragile.
-func newEngines(t *testing.T) *engines {
+// newEngines makes a Host over processes that are fragile. A nil log is silent.
+func newEngines(t *testing.T, log *zap.Logger) *engines {
 	t.Helper()
 	e := &engines{}
 	e.Host = infer.NewHost(infer.HostOptions{
@@ -67,7 +76,7 @@ func newEngines(t *testing.T) *engines {
 				e.pids = append(e.pids, pid)
 			}
 		},
-	}, nil)
+	}, log)
 	t.Cleanup(func() { require.NoError(t, e.Close()) })
 	return e
 }
@@ -84,7 +93,7 @@ func (e *engines) begun() []int {
 func TestPoisonousJobs(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
-	e := newEngines(t)
+	e := newEngines(t, nil)
 	w := newWorker(t, c, e, nil).run(t)
 	const poisonous, good = 8, 20
 	var list []string
@@ -112,12 +121,37 @@ func TestPoisonousJobs(t *testing.T) {
 	require.NoError(t, w.stop(), "the worker lives")
 }
 
+// TestEngineBeyondItsGrant: an engine that takes more memory than was booked for it
+// is ended by the system; the worker says so, and everybody else goes on.
+func TestEngineBeyondItsGrant(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	log, logged := observer.New(zap.ErrorLevel)
+	e := newEngines(t, zap.New(log))
+	newWorker(t, c, e, nil).run(t)
+	send(t, c, "b", "good 0", "good 1", "greedy 2", "good 3", "good 4")
+	got := results(t, c, "b", 5)
+	for id, r := range got {
+		if id != "custom-2" {
+			require.True(t, r.OK(), "%+v", r)
+		}
+	}
+	failed := requireFailed(t, got["custom-2"], 500)
+	require.NotNil(t, failed.Code, failed.Message)
+	require.Equal(t, "engine_crashed", *failed.Code)
+	require.Contains(t, failed.Message, "its memory was bounded to")
+	require.Len(t, e.begun(), 3, "the second and the third replace one that died")
+	said := logged.FilterMessage("the engine process died, a new one is started").All()
+	require.Len(t, said, 2)
+	require.Contains(t, said[0].ContextMap()["reason"], "its memory was bounded to")
+}
+
 // TestDrainOfAStuckEngine: an engine that hears nothing does not keep the worker
 // from ending, nor its jobs from going on elsewhere.
 func TestDrainOfAStuckEngine(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
-	e := newEngines(t)
+	e := newEngines(t, nil)
 	w := newWorker(t, c, e, func(o *Options) { o.DrainTimeout = 50 * time.Millisecond }).run(t)
 	send(t, c, "b", "stay here", "stay there")
 	require.Eventually(t, func() bool { return w.count() == 2 && w.ledger.Snapshot().Reserved > 0 }, 5*time.Second, time.Millisecond)

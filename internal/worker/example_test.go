@@ -34,7 +34,7 @@ func Example() {
 	monitor.Add(os.Getpid())
 	taker := c.NewTaker(queue.TakerOptions{Worker: "w", Models: []string{"m"}}, nil)
 	w := worker.New(worker.Options{
-		Name: "w", Model: "m", Device: budget.Device{ID: budget.CPUID}, Spec: infer.Spec{Threads: 1, Batch: 512},
+		Name: "w", Model: "m", Device: budget.Device{ID: budget.CPUID}, Spec: infer.Spec{GPU: -1, Threads: 1, Batch: 512},
 		Limit: 4 * budget.GiB, Measure: budget.ProportionalSetSize,
 	}, c, taker, engine, monitor, nil)
 	check(w.Start(ctx))

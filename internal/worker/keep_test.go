@@ -291,7 +291,7 @@ func TestWorkersShareADevice(t *testing.T) {
 	for i, e := range engines {
 		starts.Go(func() {
 			opts := Options{
-				Name: []string{"a", "b"}[i], Model: model, Device: budget.Device{ID: "cpu", MemoryID: "shared"}, Spec: infer.Spec{Threads: 1, Batch: 512},
+				Name: []string{"a", "b"}[i], Model: model, Device: budget.Device{ID: "cpu", MemoryID: "shared"}, Spec: infer.Spec{GPU: -1, Threads: 1, Batch: 512},
 				Limit: budget.GiB, Measure: e.measure, ReadDevice: free, MaxParallelTokens: 4, MaxCacheTokens: 1024,
 			}
 			monitor := budget.NewMonitor(opts.Measure, time.Second, nil)
@@ -327,7 +327,7 @@ func TestAClaimOfTheDeadIsWaitedFor(t *testing.T) {
 	e := newElastic(nil)
 	tries := make(chan struct{}, 100)
 	opts := Options{
-		Name: "w", Model: model, Device: budget.Device{ID: "cpu", MemoryID: "the device"}, Spec: infer.Spec{Threads: 1, Batch: 512},
+		Name: "w", Model: model, Device: budget.Device{ID: "cpu", MemoryID: "the device"}, Spec: infer.Spec{GPU: -1, Threads: 1, Batch: 512},
 		MaxParallelTokens: 4, MaxCacheTokens: 1024,
 	}
 	e.options(&opts)

@@ -87,25 +87,37 @@ func (w *Worker) limitNow(others []api.Claim, promised budget.Bytes) (budget.Byt
 // mine measures what this worker's processes have taken of what the device calls
 // free.
 func (w *Worker) mine() (budget.Bytes, error) {
-	reading, err := w.monitor.Sample()
+	sum, err := w.measureTaken()
 	if err != nil {
 		return 0, fmt.Errorf("measure what this worker holds: %w", err)
-	}
-	sum := reading.Total
-	if w.opts.MeasureTaken != nil {
-		sum = 0
-		for pid := range reading.Processes {
-			n, err := w.opts.MeasureTaken(pid)
-			if err != nil && !errors.Is(err, budget.ErrProcessNotFound) {
-				return 0, fmt.Errorf("measure what this worker holds: %w", err)
-			}
-			sum = sum.Add(n)
-		}
 	}
 	if w.ledger != nil { // a driver that does not tell one process from another counts others' in
 		sum = min(sum, promise(w.ledger.Snapshot()))
 	}
 	w.taken = sum
+	return sum, nil
+}
+
+func (w *Worker) measureTaken() (budget.Bytes, error) {
+	reading, err := w.monitor.Last()
+	// Reading a large process takes the system milliseconds in which it does not
+	// decode: once is enough where MeasureTaken reads it too.
+	if w.opts.MeasureTaken == nil || reading.Time.IsZero() || err != nil {
+		if reading, err = w.monitor.Sample(); err != nil {
+			return 0, err
+		}
+	}
+	if w.opts.MeasureTaken == nil {
+		return reading.Total, nil
+	}
+	var sum budget.Bytes
+	for pid := range reading.Processes {
+		n, err := w.opts.MeasureTaken(pid)
+		if err != nil && !errors.Is(err, budget.ErrProcessNotFound) {
+			return 0, err
+		}
+		sum = sum.Add(n)
+	}
 	return sum, nil
 }
 

@@ -206,7 +206,7 @@ func newWorker(t *testing.T, c *queue.Client, engine infer.Engine, change func(*
 	t.Helper()
 	opts := Options{
 		Name: "worker of " + t.Name(), Model: model, Device: budget.Device{ID: "cpu", Kind: budget.CPU},
-		Spec: infer.Spec{Threads: 1, Batch: 512}, Limit: 100 * budget.MiB, MaxParallelTokens: 4, MaxCacheTokens: 1024,
+		Spec: infer.Spec{GPU: -1, Threads: 1, Batch: 512}, Limit: 100 * budget.MiB, MaxParallelTokens: 4, MaxCacheTokens: 1024,
 		Measure: func(int) (budget.Bytes, error) { return processMemory, nil }, StatsInterval: 20 * time.Millisecond,
 	}
 	if change != nil {

@@ -39,7 +39,7 @@ func (r *rounding) Load(ctx context.Context, s infer.Shape) (budget.Footprint, e
 func planned(t *testing.T, engine infer.Engine, read func(int) (budget.Bytes, error), change func(*Options)) (*Worker, error) {
 	t.Helper()
 	opts := Options{
-		Name: "w", Model: model, Device: budget.Device{ID: "cpu", Kind: budget.CPU}, Spec: infer.Spec{Threads: 2, Batch: 512},
+		Name: "w", Model: model, Device: budget.Device{ID: "cpu", Kind: budget.CPU}, Spec: infer.Spec{GPU: -1, Threads: 2, Batch: 512},
 		Limit: 100 * budget.MiB, Measure: func(int) (budget.Bytes, error) { return processMemory, nil },
 	}
 	if change != nil {

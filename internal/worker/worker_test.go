@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -251,7 +252,11 @@ func TestEngineThatIsGoneEndsTheWorker(t *testing.T) {
 func TestStats(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
-	w := newWorker(t, c, &script{}, nil).run(t)
+	w := newWorker(t, c, &script{}, func(o *Options) {
+		o.Layers = func(sequences, cells int) []api.LayerMemory {
+			return []api.LayerMemory{{Layer: 0, Kind: "attention", Weights: int64(sequences), KVCache: int64(cells)}}
+		}
+	}).run(t)
 	send(t, c, "b", prompts(10)...)
 	results(t, c, "b", 10)
 	var s api.MemoryStats
@@ -275,6 +280,10 @@ func TestStats(t *testing.T) {
 	require.Equal(t, 4, s.MaxParallelTokens)
 	require.Equal(t, 1024, s.MaxCacheTokens)
 	require.Zero(t, s.Waiting)
+	require.Equal(t, "ok", s.Pressure)
+	require.Equal(t, int64(processGrowth), s.Host.Limit)
+	require.Positive(t, s.Host.Peak)
+	require.Equal(t, []api.LayerMemory{{Layer: 0, Kind: "attention", Weights: 4, KVCache: 1024}}, s.Layers)
 
 	workers, err := c.Workers(t.Context())
 	require.NoError(t, err)
@@ -288,7 +297,7 @@ func TestStart(t *testing.T) {
 	c := newQueue(t)
 	make := func(change func(*Options)) (*Worker, error) {
 		opts := Options{
-			Name: "w", Model: model, Device: budget.Device{ID: "cpu", Kind: budget.CPU}, Spec: infer.Spec{Threads: 2, Batch: 512},
+			Name: "w", Model: model, Device: budget.Device{ID: "cpu", Kind: budget.CPU}, Spec: infer.Spec{GPU: -1, Threads: 2, Batch: 512},
 			Limit: 100 * budget.MiB, Measure: func(int) (budget.Bytes, error) { return processMemory, nil },
 		}
 		change(&opts)
@@ -331,4 +340,31 @@ func TestRunEnds(t *testing.T) {
 		}
 		w.requireEmpty(t)
 	}
+}
+
+// TestHostMemoryIsLeased: a request that is too large for what is left of the host's
+// memory goes back to the queue, one that is larger than all of it fails.
+func TestHostMemoryIsLeased(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	w := newWorker(t, c, &script{}, func(o *Options) { o.HostMemory = budget.MiB }).run(t)
+	held, err := w.host.Acquire(t.Context(), 600*budget.KiB, budget.High)
+	require.NoError(t, err)
+	pad := func(n int) string {
+		return `{"messages":[{"role":"user","content":"hello` + strings.Repeat("o", n) + `"}]}`
+	}
+	sendBodies(t, c, "b", pad(0), pad(100<<10), pad(300<<10))
+	got := func() int {
+		n, err := c.CountResults(t.Context(), "b")
+		require.NoError(t, err)
+		return n
+	}
+	require.Eventually(t, func() bool { return got() == 2 }, 5*time.Second, time.Millisecond)
+	held.Release()
+	all := results(t, c, "b", 3)
+	requireAnswered(t, all["custom-0"], 1)
+	requireAnswered(t, all["custom-1"], 1)
+	e := requireFailed(t, all["custom-2"], 507)
+	require.Equal(t, "memory_error", *e.Code)
+	require.Contains(t, e.Message, "host memory")
 }
