@@ -62,6 +62,8 @@ func TestUsage(t *testing.T) {
 		"unknown argument":   {Worker(), []string{"run", "now"}},
 		"argument of worker": {Worker(), []string{"now"}},
 		"argument of setup":  {Worker(), []string{"setup", "now"}},
+		"argument of doctor": {Worker(), []string{"doctor", "now"}},
+		"no seconds":         {Worker(), []string{"memory-test", "--seconds", "0"}},
 		"two files":          {Submit(), []string{"run", "a", "b"}},
 		"nothing to send":    {Submit(), []string{"run"}},
 		"out of range":       {Submit(), []string{"run", "a", "--priority", "urgent"}},

@@ -166,8 +166,14 @@ func TestSamplerMeasures(t *testing.T) {
 // card is a GPU that says what it is told to.
 type card map[int]error
 
-func (c card) ProcessMemory(pid int) (budget.Bytes, error) { return 100, c[pid] }
-func (c card) Growth() (budget.Bytes, error)               { return 700, c[0] }
+func (c card) ProcessMemory(pid int) (budget.Bytes, error) {
+	if c[pid] != nil {
+		return 0, c[pid]
+	}
+	return 100, nil
+}
+
+func (c card) Growth() (budget.Bytes, error) { return 700, c[0] }
 
 func TestGPUReading(t *testing.T) {
 	t.Parallel()

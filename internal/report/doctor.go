@@ -119,7 +119,7 @@ func (p *page) devices(d doctor.Devices) {
 		p.more("NVIDIA driver %s, NVML %s", known(d.Driver), known(d.NVML))
 	}
 	if d.DriverFault != "" && !strings.Contains(d.Reason, d.DriverFault) {
-		p.more("no GPUs: %s", d.DriverFault)
+		p.more("no GPUs, or not all: %s", d.DriverFault)
 	}
 }
 
@@ -252,7 +252,7 @@ func (p *page) layers(l *doctor.Layers) {
 		}
 		p.line("%8d  %-10s %12v %14s %12s", one.Index, one.Kind, one.Weights, perToken, cache)
 	}
-	p.line("%8s  %-10s %12v %14s %12s", "", "rest", l.Rest, "", "")
+	p.line("%8s  %-10s %12v", "", "rest", l.Rest)
 	p.line("%8s  %-10s %12v %14s %12v", "sum", "", l.Weights, "", l.KVCache)
 	if l.Cells > 0 {
 		p.line("%8s  %-10s %12v %14s %12v", "dry run", "", l.DryWeights, "", l.DryKVCache)

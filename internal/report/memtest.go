@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"tempo/internal/budget"
 	"tempo/internal/memtest"
@@ -67,11 +68,11 @@ func (p *page) monitor(m memtest.Monitor) {
 
 func (p *page) load(l memtest.Load) {
 	if len(l.Lines) == 0 {
-		p.fact("peak meanwhile", "%v", l.Peak)
+		p.line("    %-16s %10s %10v", "peak meanwhile", "", l.Peak)
 		return
 	}
 	p.line("    %-16s %10s %10s %12s", "", "estimate", "measured", "difference")
-	for _, one := range append(l.Lines, l.Total) {
+	for _, one := range slices.Concat(l.Lines, []memtest.Line{l.Total}) {
 		p.line("    %-16s %10v %10v %12s", one.Name, one.Estimate, one.Measured, signed(one.Difference))
 	}
 	p.line("    %-16s %10s %10v", "peak meanwhile", "", l.Peak)
