@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +28,10 @@ func doctorCommand() *cobra.Command {
 faults, and what memory a worker with these settings would plan. It loads nothing
 and changes nothing.
 
+--json prints one object: libraries, devices, model, nats, memory and, with --layers,
+layers, each with its status (ok, warn, fail or not checked), problem, hint and what
+was found; can_run; and reasons, why no job could. Names with _bytes are sizes.
+
 Exit codes: 0 a job could run here, 1 none could, 2 wrong usage.`,
 		Example: `  worker doctor --local
   worker doctor --layers --model /models/some-model.Q4_K_M.gguf --max-memory-gb 8
@@ -55,13 +58,15 @@ func runDoctor(cmd *cobra.Command, o doctor.Options, asJSON bool) error {
 	o.LibrariesSource, o.ModelSource = source(cmd, "llama-lib", "TEMPO_LLAMA_LIB"), source(cmd, "model", "TEMPO_MODEL")
 	var printing error
 	if !asJSON {
-		o.Progress = func(s doctor.Section, r *doctor.Report) { printing = cmp.Or(printing, report.DoctorSection(out, s, r)) }
+		o.Progress = func(s doctor.Section, r *doctor.Report) {
+			printing = errors.Join(printing, report.DoctorSection(out, s, r))
+		}
 	}
 	r := doctor.Examine(cmd.Context(), c, o, log)
 	if asJSON {
 		printing = printJSON(out, r)
 	} else {
-		printing = cmp.Or(printing, report.DoctorVerdict(out, r))
+		printing = errors.Join(printing, report.DoctorVerdict(out, r))
 	}
 	switch {
 	case printing != nil:

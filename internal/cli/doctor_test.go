@@ -52,7 +52,7 @@ func TestPrintJSON(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	require.NoError(t, printJSON(&out, map[string]string{"limit": "a < b"}))
-	require.Equal(t, "{\n  \"limit\": \"a < b\"\n}\n", out.String())
+	require.Contains(t, out.String(), "\n  \"limit\": \"a < b\"\n")
 	require.ErrorContains(t, printJSON(&out, func() {}), "print the report")
 }
 

@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -21,6 +21,10 @@ func memoryTestCommand() *cobra.Command {
 fill its KV cache, and measures its processes every 20 ms with code of its own. Then
 it starts once more with a limit that is a little too small, which must be refused
 before anything is allocated.
+
+--json prints one object: monitor, model_load, automatic_limits, generation, opposite
+and verdict, each with its status (ok, fail or not run), problem, hint and what was
+measured; and passed. Names with _bytes are sizes.
 
 Exit codes: 0 the measured peak stayed within the limit and the other start was
 refused, 1 not, 2 wrong usage.`,
@@ -52,7 +56,9 @@ func runMemoryTest(cmd *cobra.Command, o memtest.Options, asJSON bool) error {
 	o.EngineArgs, o.Stderr = EngineArgs(c.Log, screen), screen
 	var printing error
 	if !asJSON {
-		o.Progress = func(s memtest.Step, r *memtest.Result) { printing = cmp.Or(printing, report.MemoryTestStep(out, s, r)) }
+		o.Progress = func(s memtest.Step, r *memtest.Result) {
+			printing = errors.Join(printing, report.MemoryTestStep(out, s, r))
+		}
 	}
 	r, err := memtest.Run(cmd.Context(), c, o, log)
 	if err != nil {

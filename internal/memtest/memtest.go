@@ -100,8 +100,12 @@ func (t *test) run(ctx context.Context) error {
 		name Step
 		do   func(context.Context) Outcome
 	}{
-		{MonitorStep, t.monitor}, {LoadStep, t.load}, {LimitsStep, t.limits},
-		{GenerationStep, t.generate}, {OppositeStep, t.opposite}, {VerdictStep, t.verdict},
+		{MonitorStep, t.monitor},
+		{LoadStep, t.load},
+		{LimitsStep, t.limits},
+		{GenerationStep, t.generate},
+		{OppositeStep, t.opposite},
+		{VerdictStep, t.verdict},
 	} {
 		if !failed {
 			outcome := step.do(ctx)
@@ -177,8 +181,7 @@ func (t *test) load(ctx context.Context) Outcome {
 	n, err := node.Start(ctx, t.config, t.client, t.nodeOptions(), t.gaveWay.beside(t.log))
 	l := &t.result.Load
 	l.Peak, _ = t.sampler.phase()
-	var large *budget.TooLargeError
-	if errors.As(err, &large) { // what was done when it was refused says nothing to the user
+	if large, ok := errors.AsType[*budget.TooLargeError](err); ok { // what was done when it was refused says nothing to the user
 		return failure(large)
 	}
 	if err != nil {

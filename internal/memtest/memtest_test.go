@@ -34,8 +34,10 @@ func configured(t *testing.T, env ...string) *config.Config {
 	return c
 }
 
-func options(progress func(Step, *Result)) Options {
-	return Options{Seconds: 1, EngineArgs: []string{engineArg}, Stderr: os.Stderr, Progress: progress}
+func options(t *testing.T, progress func(Step, *Result)) Options {
+	t.Helper()
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would have each engine sleep at its end
+	return Options{Seconds: 0.7, EngineArgs: []string{engineArg}, Stderr: os.Stderr, Progress: progress}
 }
 
 // TestRun is not parallel: the engines of other tests would be its descendants.
@@ -44,7 +46,7 @@ func TestRun(t *testing.T) {
 	t.Setenv("TMPDIR", temp)
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would have each engine sleep at its end
 	var order []Step
-	r, err := Run(t.Context(), configured(t), options(func(s Step, _ *Result) { order = append(order, s) }), nil)
+	r, err := Run(t.Context(), configured(t), options(t, func(s Step, _ *Result) { order = append(order, s) }), nil)
 	require.NoError(t, err)
 	require.True(t, r.Passed, "%+v", r)
 	require.Equal(t, []Step{MonitorStep, LoadStep, LimitsStep, GenerationStep, OppositeStep, VerdictStep}, order)
@@ -83,7 +85,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunRefused(t *testing.T) {
-	r, err := Run(t.Context(), configured(t, "TEMPO_MAX_MEMORY_GB=0.02"), options(nil), nil)
+	r, err := Run(t.Context(), configured(t, "TEMPO_MAX_MEMORY_GB=0.02"), options(t, nil), nil)
 	require.NoError(t, err)
 	require.False(t, r.Passed)
 	require.Equal(t, OK, r.Monitor.Status)
@@ -95,7 +97,7 @@ func TestRunRefused(t *testing.T) {
 }
 
 func TestRunWithoutModel(t *testing.T) {
-	r, err := Run(t.Context(), configured(t, "TEMPO_MODEL=/none.gguf"), options(nil), nil)
+	r, err := Run(t.Context(), configured(t, "TEMPO_MODEL=/none.gguf"), options(t, nil), nil)
 	require.NoError(t, err)
 	require.Equal(t, Failed, r.Monitor.Status)
 	require.Contains(t, r.Monitor.Hint, "--model")
@@ -107,7 +109,7 @@ func TestRunInterrupted(t *testing.T) {
 	t.Setenv("TMPDIR", temp)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	r, err := Run(ctx, configured(t), options(func(s Step, _ *Result) {
+	r, err := Run(ctx, configured(t), options(t, func(s Step, _ *Result) {
 		if s == LoadStep {
 			cancel()
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"tempo/api"
 	"tempo/internal/budget"
 	"tempo/internal/config"
 	"tempo/internal/infer"
@@ -18,6 +19,7 @@ import (
 	"tempo/internal/infer/local"
 	"tempo/internal/queue"
 	"tempo/internal/setup"
+	"tempo/internal/worker"
 )
 
 // engineArg has the test binary be an engine process.
@@ -43,6 +45,7 @@ func TestHeapLimit(t *testing.T) {
 	client, err := queue.ConnectEmbedded(t.Context(), server, nil)
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
+	require.NoError(t, client.EnsureTopology(t.Context(), queue.Topology{}))
 	spec := infertest.TinySpec(t)
 	c, err := config.Load(nil, []string{"TEMPO_DEVICE=cpu", "TEMPO_THREADS=1", "TEMPO_MODEL=" + spec.Model, "TEMPO_LLAMA_LIB=" + spec.LibDir})
 	require.NoError(t, err)
@@ -69,6 +72,47 @@ func TestHeapLimit(t *testing.T) {
 	require.Equal(t, int64(10*budget.MiB), debug.SetMemoryLimit(-1))
 	require.NoError(t, n.Close())
 	require.Equal(t, int64(10*budget.MiB), debug.SetMemoryLimit(-1))
+}
+
+// TestPreviewStart needs no queue, loads nothing and leaves no engine behind.
+func TestPreviewStart(t *testing.T) {
+	t.Setenv("GORACE", "atexit_sleep_ms=0")
+	spec := infertest.TinySpec(t)
+	c, err := config.Load(nil, []string{"TEMPO_DEVICE=cpu", "TEMPO_THREADS=1", "TEMPO_MODEL=" + spec.Model, "TEMPO_LLAMA_LIB=" + spec.LibDir})
+	require.NoError(t, err)
+	alive := map[int]bool{}
+	o := Options{Args: []string{engineArg}, Stderr: os.Stderr, OnEngine: func(pid int, is bool) { alive[pid] = is }}
+	heap := debug.SetMemoryLimit(-1)
+	p, err := PreviewStart(t.Context(), c, o, nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, budget.CPUID, p.Device.ID)
+	require.Equal(t, spec.Model, p.Spec.Model)
+	require.NotEmpty(t, p.Reason)
+	require.Positive(t, p.Plan.Cells)
+	require.LessOrEqual(t, p.Plan.Footprint.Total(), p.Limit)
+	require.True(t, p.Parallel.Automatic)
+	require.GreaterOrEqual(t, p.Parallel.Rule, p.Parallel.Tokens)
+	require.Equal(t, heap, debug.SetMemoryLimit(-1))
+
+	// Others have claimed all but a little.
+	all := []api.Claim{{Worker: "other", Bytes: int64(p.Device.Total.Sub(reserve).Sub(20 * budget.MiB))}}
+	p, err = PreviewStart(t.Context(), c, o, all, nil)
+	var large *budget.TooLargeError
+	require.ErrorAs(t, err, &large)
+	require.Contains(t, p.Reason, "1 other worker")
+	require.LessOrEqual(t, p.Limit, 20*budget.MiB)
+	require.Len(t, alive, 2)
+	for pid, is := range alive {
+		require.False(t, is, "engine %d", pid)
+	}
+	device, err := Device(c)
+	require.NoError(t, err)
+	require.Equal(t, p.Device.MemoryID, device.MemoryID)
+
+	c.Memory.MaxParallelTokens = 3
+	p, err = PreviewStart(t.Context(), c, o, nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, worker.Parallel{Tokens: 3}, p.Parallel)
 }
 
 func TestFindPieces(t *testing.T) {

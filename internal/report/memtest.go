@@ -24,7 +24,7 @@ func MemoryTestStep(w io.Writer, s memtest.Step, r *memtest.Result) error {
 	case memtest.OppositeStep:
 		p.step("  the opposite: a limit that is a little too small", r.Opposite.Outcome, func() { p.opposite(r.Opposite) })
 	case memtest.VerdictStep:
-		p.step("5 verdict", r.Verdict.Outcome, func() { p.verdict(r.Verdict) })
+		p.step("5 verdict", r.Verdict.Outcome, func() { p.verdict(r.Verdict, r.Generation.LowestLimit) })
 		if r.Passed {
 			p.line("\nPASS")
 		} else {
@@ -122,7 +122,10 @@ func (p *page) opposite(o memtest.Opposite) {
 	p.fact("", "(weights and KV cache take %v when they are loaded)", o.Loaded)
 }
 
-func (p *page) verdict(v memtest.Verdict) {
+func (p *page) verdict(v memtest.Verdict, lowest budget.Bytes) {
 	p.fact("peak", "%v of a limit of %v (%.0f %%)", v.Peak, v.Limit, 100*float64(v.Peak)/float64(max(v.Limit, 1)))
+	if lowest > 0 && lowest < v.Limit {
+		p.fact("", "others took memory meanwhile, which lowered the limit to %v for a time", lowest)
+	}
 	p.fact("measured", "%d times, every %d ms", v.Samples, v.EveryMS)
 }

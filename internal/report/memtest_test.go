@@ -87,6 +87,8 @@ func TestMemoryTest(t *testing.T) {
 
 PASS
 `, printedTest(t, r))
+	r.Generation.LowestLimit = budget.GiB
+	require.Contains(t, printedTest(t, r), "lowered the limit to 1.00 GiB")
 	require.ErrorIs(t, MemoryTestStep(broken{}, memtest.VerdictStep, r), errBroken)
 }
 
@@ -98,7 +100,7 @@ func TestMemoryTestFails(t *testing.T) {
     no room
     hint: raise it
 2 model load: FAIL
-    peak meanwhile                   0 B
+    peak meanwhile                     0 B
     no room
     hint: raise it
 3 automatic limits: not run
