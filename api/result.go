@@ -155,10 +155,11 @@ type MemoryStats struct {
 	// Pressure is "ok", "warn" or "act": how near the limit is.
 	Pressure string     `json:"pressure"`
 	Host     HostMemory `json:"host"`
-	// Running and Waiting count jobs on the worker; Tokens counts generated
-	// tokens since it started.
+	// Running and Waiting count jobs on the worker; GaveWay counts jobs that made
+	// room for others, and Tokens generated tokens, since it started.
 	Running           int   `json:"running"`
 	Waiting           int   `json:"waiting"`
+	GaveWay           int64 `json:"gave_way"`
 	Tokens            int64 `json:"tokens"`
 	MaxParallelTokens int   `json:"max_parallel_tokens"`
 	MaxCacheTokens    int   `json:"max_cache_tokens"`

@@ -236,6 +236,7 @@ func (w *Worker) makeRoom(ctx context.Context, j *job, want budget.Bytes) error 
 	victim, holders := w.youngestHolder()
 	switch {
 	case victim == j && holders > 1:
+		w.gaveWay.Add(1)
 		return errPreempted
 	case victim == j || victim == nil:
 		return w.growAlone(ctx, j, want)
@@ -264,6 +265,7 @@ func (w *Worker) youngestHolder() (youngest *job, holders int) {
 // comes; else it ends here and goes back to the queue.
 func (w *Worker) displace(ctx context.Context, victim *job, mustLeave bool) error {
 	log := w.log.With(zap.String("batch", victim.delivery.Job.Batch), zap.String("job", victim.delivery.Job.ID))
+	w.gaveWay.Add(1)
 	var moved <-chan struct{}
 	if w.opts.Device.Kind != budget.CPU && !mustLeave {
 		moved = victim.lease.park()

@@ -51,9 +51,10 @@ func TestGrowthMakesTheYoungestGiveWay(t *testing.T) {
 		}
 		return nil
 	}
-	newWorker(t, c, engine, nil).run(t)
+	w := newWorker(t, c, engine, nil).run(t)
 	send(t, c, "b", prompts(4)...)
 	got := results(t, c, "b", 4)
+	require.GreaterOrEqual(t, w.Stats().GaveWay, int64(3))
 	for id, r := range got {
 		requireAnswered(t, r, 1)
 		require.Equal(t, r.Tempo.LeaseBytes == 1024*1024, "prompt "+id[len("custom-"):] == oldest)

@@ -63,7 +63,7 @@ func (w *Worker) Stats() api.MemoryStats {
 		Memory: w.memory(), Estimate: estimate,
 		Pressure: w.ledger.Pressure().String(),
 		Host:     api.HostMemory{Limit: int64(host.Limit), Reserved: int64(host.Reserved), Peak: int64(host.PeakReserved)},
-		Running:  w.count(), Waiting: s.Waiting, Tokens: w.tokens.Load(),
+		Running:  w.count(), Waiting: s.Waiting, GaveWay: w.gaveWay.Load(), Tokens: w.tokens.Load(),
 		MaxParallelTokens: parallel, MaxCacheTokens: int(w.cells.Load()), Layers: w.layers(),
 	}
 }
