@@ -126,6 +126,7 @@ type Worker struct {
 	growing under               // jobs that make others give way
 	alone   *semaphore.Weighted // of weight everybody; a job in the engine has 1 of it, one that must be alone all
 	tokens  atomic.Int64        // generated since Start
+	gaveWay atomic.Int64        // jobs that made room for others since Start
 	ticket  atomic.Int64        // KV tokens to lease before a job is known
 
 	mu      sync.Mutex
