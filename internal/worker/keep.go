@@ -205,8 +205,8 @@ func (w *Worker) resize(ctx context.Context, cells int) error {
 	if cells < before {
 		log = w.log.Warn
 	}
-	log("the KV pool is resized", zap.Int("cells", cells), zap.Int("before_cells", before),
-		zap.Int64("held_bytes", int64(s.Held)), zap.Int64("limit_bytes", int64(s.Limit)), zap.Int64("target_bytes", int64(w.target())), zap.Int("running", w.count()))
+	log("the KV pool is resized", zap.Int("cells", cells), zap.Int("before_cells", before), zap.Int("running", w.count()),
+		zap.Int64("held_bytes", int64(s.Held)), zap.Int64("limit_bytes", int64(s.Limit)), zap.Int64("target_bytes", int64(w.target())))
 	if cells < before {
 		return w.shrink(ctx, cells)
 	}
@@ -219,9 +219,8 @@ func (w *Worker) shrink(ctx context.Context, cells int) error {
 	before := int(w.cells.Load())
 	pool := w.pool.perCell.Mul(int64(cells))
 	if err := w.ledger.Book(budget.KVCache, pool); err != nil {
-		return err //nolint:wrapcheck // says it all
+		return err
 	}
-	w.cells.Store(int64(cells)) // from here on jobs are measured against it
 	if err := w.clear(ctx, pool); err != nil {
 		return err
 	}
@@ -230,9 +229,10 @@ func (w *Worker) shrink(ctx context.Context, cells int) error {
 		w.log.Debug("the others could not be told that memory is given back", zap.Error(err))
 	}
 	allocated, err := w.engine.Reshape(ctx, w.shape(cells))
-	if err != nil {
+	if err != nil { // the next round tries again
 		return err
 	}
+	w.cells.Store(int64(cells))
 	return w.resized(ctx, allocated, w.ledger.Snapshot().Booked.Overhead)
 }
 
@@ -243,7 +243,7 @@ func (w *Worker) clear(ctx context.Context, n budget.Bytes) error {
 		if w.ledger.Snapshot().Reserved <= n && (n > 0 || w.count() == 0) {
 			return nil
 		}
-		victim := w.youngest(n == 0)
+		victim, _ := w.youngest(func(j *job) bool { return j.lease.Tokens() > 0 || n == 0 && j.ctx.Err() == nil })
 		if victim == nil { // it has just left
 			select {
 			case <-time.After(time.Millisecond):
@@ -266,7 +266,7 @@ func (w *Worker) enlarge(ctx context.Context, cells int) error {
 	more := w.pool.total(cells).Sub(before.Charged().Total()).Add(before.Charged().Overhead).Sub(w.pool.floor.Overhead)
 	// Booked beside the pool until it is there: leases must not have its cells yet.
 	if err := w.ledger.Book(budget.Overhead, before.Charged().Overhead.Add(more)); err != nil {
-		return err //nolint:wrapcheck // says it all
+		return err
 	}
 	err := w.renew(ctx, before.Held.Add(more))
 	var allocated budget.Footprint
@@ -298,18 +298,6 @@ func (w *Worker) resized(ctx context.Context, allocated budget.Footprint, overhe
 		return err
 	}
 	return w.renew(ctx, 0)
-}
-
-// youngest is the job that came last of those that hold memory, or of all.
-func (w *Worker) youngest(all bool) *job {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for i := len(w.running) - 1; i >= 0; i-- {
-		if j := w.running[i]; (all && j.ctx.Err() == nil) || j.lease.Tokens() > 0 {
-			return j
-		}
-	}
-	return nil
 }
 
 // sayLevel says that the pressure on the device has changed.

@@ -233,7 +233,7 @@ func (l *jobLease) unpark() {
 // youngest job holds. It returns errPreempted if that is j itself. The intake must
 // be held.
 func (w *Worker) makeRoom(ctx context.Context, j *job, want budget.Bytes) error {
-	victim, holders := w.youngestHolder()
+	victim, holders := w.youngest(func(j *job) bool { return j.lease.Tokens() > 0 })
 	switch {
 	case victim == j && holders > 1:
 		w.gaveWay.Add(1)
@@ -246,18 +246,17 @@ func (w *Worker) makeRoom(ctx context.Context, j *job, want budget.Bytes) error 
 	return w.displace(ctx, victim, false)
 }
 
-// youngestHolder is the job that came last of those that hold memory, and how
-// many they are.
-func (w *Worker) youngestHolder() (youngest *job, holders int) {
+// youngest is the job that came last of those that are meant, and how many they are.
+func (w *Worker) youngest(meant func(*job) bool) (youngest *job, n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, j := range w.running {
-		if j.lease.Tokens() > 0 {
+		if meant(j) {
 			youngest = j
-			holders++
+			n++
 		}
 	}
-	return youngest, holders
+	return youngest, n
 }
 
 // displace has a job give its memory back. Where the device's memory is not the
