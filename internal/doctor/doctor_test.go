@@ -3,12 +3,9 @@ package doctor
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -190,72 +187,12 @@ func TestNoNATS(t *testing.T) {
 	require.Len(t, r.Reasons, 2)
 }
 
-func TestGreet(t *testing.T) {
-	t.Parallel()
-	for says, want := range map[string]string{
-		"INFO {\"version\":\"2.12.0\",\"jetstream\":true}\r\n": "",
-		"INFO nonsense\r\n":  "greeting",
-		"HTTP/1.1 400 Bad\n": "does not greet like NATS",
-		"":                   "greeting",
-	} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		served := make(chan struct{})
-		go func() {
-			defer close(served)
-			conn, err := l.Accept()
-			if err == nil {
-				_, _ = conn.Write([]byte(says))
-				_ = conn.Close()
-			}
-		}()
-		g, err := greet(t.Context(), "127.0.0.1:1, "+l.Addr().String())
-		if want == "" {
-			require.NoError(t, err)
-			require.Equal(t, greeting{Version: "2.12.0", JetStream: true}, g)
-		} else {
-			require.ErrorContains(t, err, want)
-		}
-		<-served
-		require.NoError(t, l.Close())
-	}
-	_, err := greet(t.Context(), "nats://[::bad")
-	require.ErrorContains(t, err, "address")
-	require.Less(t, greetLimit, 5*time.Second)
-}
-
 func TestBackends(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, []Backend{{"CPU", 2}, {"CUDA", 1}}, backends([]string{
 		"libggml-base.so", "libggml-cpu-haswell.so", "libggml-cpu-x64.so", "libggml-cuda.so", "libllama.so", "libggml.so", "libggml-metal.dylib",
 	}))
 	require.Empty(t, backends(nil))
-}
-
-func TestHasChatTemplate(t *testing.T) {
-	t.Parallel()
-	for name, test := range map[string]struct {
-		change func(*gguf.Spec)
-		want   bool
-	}{
-		"with":             {nil, true},
-		"without":          {func(s *gguf.Spec) { s.ChatTemplate = "" }, false},
-		"far behind":       {func(s *gguf.Spec) { s.Vocab = 20_000 }, true},
-		"only a name":      {func(s *gguf.Spec) { s.ChatTemplate, s.Name = "", "tokenizer.chat_template" }, false},
-		"larger than kept": {func(s *gguf.Spec) { s.ChatTemplate = strings.Repeat("long ", 100_000) }, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			path := tiny(t, test.change)
-			h, err := gguf.ReadHeader(path)
-			require.NoError(t, err)
-			got, err := hasChatTemplate(path, h.FileBytes-h.TensorBytes)
-			require.NoError(t, err)
-			require.Equal(t, test.want, got)
-		})
-	}
-	_, err := hasChatTemplate("/none", 1)
-	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 func TestCompare(t *testing.T) {

@@ -1,12 +1,9 @@
 package doctor
 
 import (
-	"bufio"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -15,13 +12,9 @@ import (
 	"tempo/internal/queue"
 )
 
-const (
-	// greetLimit is how long a server may take to say what it is.
-	greetLimit = 2 * time.Second
-	// claimsLimit bounds the question for claims: without JetStream it would be
-	// asked again and again.
-	claimsLimit = 3 * time.Second
-)
+// askLimit bounds the questions: a server that does not answer would be asked again
+// and again.
+const askLimit = 3 * time.Second
 
 // nats connects to the queue and reads the claims. It creates nothing.
 func (e *examination) nats(ctx context.Context) {
@@ -37,92 +30,39 @@ func (e *examination) nats(ctx context.Context) {
 		return
 	}
 	defer client.Close()
-	n.Check = Check{Status: OK}
-	greeting, err := greet(ctx, e.opts.Queue.URL)
-	if err != nil {
-		n.Note = fmt.Sprintf("the server's version is not known: %v", err)
+	n.Check, n.Version = Check{Status: OK}, client.ServerVersion()
+	if err := e.ask(ctx, client); err != nil {
+		n.Check = fail(err)
+		n.Hint = cmp.Or(n.Hint, "see whether the server is busy, and whether it lets this user use JetStream")
 	}
-	n.Version, n.JetStream = greeting.Version, greeting.JetStream
-	if err == nil && !greeting.JetStream {
-		n.Check = fail(&queue.NoJetStreamError{Err: errors.New("the server runs without it")})
-		return
+}
+
+// ask asks for JetStream and for the claims on the device.
+func (e *examination) ask(ctx context.Context, client *queue.Client) error {
+	n := &e.report.NATS
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	if err := client.CheckJetStream(ctx); err != nil {
+		return err
 	}
+	n.JetStream = true
 	if e.memoryID == "" {
 		n.Note = "claims are not checked: no device is chosen"
-		return
+		return nil
 	}
-	asking, cancel := context.WithTimeout(ctx, claimsLimit)
-	defer cancel()
-	e.others, err = client.Claims(asking, e.memoryID)
-	var unreadable *queue.ClaimsError
-	switch {
-	case err == nil:
-		n.JetStream = true
-		for _, c := range e.others {
-			n.Claims = append(n.Claims, Claim{Worker: c.Worker, Model: c.Model, Promised: budget.Bytes(c.Bytes), Held: budget.Bytes(c.Held)})
-		}
-	case errors.As(err, &unreadable):
-		n.Check = fail(err)
-	case asking.Err() != nil:
-		n.Check = fail(&queue.NoJetStreamError{Err: err})
-	default: // a server on which no worker and no submit has been
+	others, err := client.Claims(ctx, e.memoryID)
+	if errors.Is(err, queue.ErrNoStreams) {
 		n.Note = "Tempo's streams are not there yet; the first worker makes them"
-		e.log.Debug("the claims on the device could not be read: " + err.Error())
+		return nil
 	}
-}
-
-// greeting is what a NATS server says of itself to whoever connects.
-type greeting struct {
-	Version   string `json:"version"`
-	JetStream bool   `json:"jetstream"`
-}
-
-// greet reads the greeting of the first of the servers that answers.
-func greet(ctx context.Context, urls string) (g greeting, err error) {
-	for s := range strings.SplitSeq(urls, ",") {
-		if g, err = greetOne(ctx, strings.TrimSpace(s)); err == nil {
-			return g, nil
-		}
-	}
-	return g, err
-}
-
-func greetOne(ctx context.Context, server string) (g greeting, err error) {
-	if !strings.Contains(server, "://") {
-		server = "nats://" + server
-	}
-	u, err := url.Parse(server)
 	if err != nil {
-		return g, fmt.Errorf("read the server's address: %w", err)
+		return err
 	}
-	host := u.Host
-	if u.Port() == "" {
-		host = net.JoinHostPort(u.Hostname(), "4222")
+	e.others = others
+	for _, c := range others {
+		n.Claims = append(n.Claims, Claim{Worker: c.Worker, Model: c.Model, Promised: budget.Bytes(c.Bytes), Held: budget.Bytes(c.Held)})
 	}
-	ctx, cancel := context.WithTimeout(ctx, greetLimit)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", host)
-	if err != nil {
-		return g, err //nolint:wrapcheck // names the address
-	}
-	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return g, fmt.Errorf("read the server's greeting: %w", err)
-		}
-	}
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	if err != nil {
-		return g, fmt.Errorf("read the server's greeting: %w", err)
-	}
-	text, ok := strings.CutPrefix(line, "INFO ")
-	if !ok {
-		return g, errors.New("the server does not greet like NATS (is TLS or a websocket first?)")
-	}
-	if err := json.Unmarshal([]byte(text), &g); err != nil {
-		return g, fmt.Errorf("read the server's greeting: %w", err)
-	}
-	return g, nil
+	return nil
 }
 
 // redact takes the passwords out of a list of URLs.

@@ -1,13 +1,8 @@
 package doctor
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -105,51 +100,17 @@ func (e *examination) model() {
 		return
 	}
 	h, err := gguf.ReadHeader(m.Path)
-	if err == nil {
-		m.ChatTemplate, err = hasChatTemplate(m.Path, h.FileBytes-h.TensorBytes)
-	}
 	if err != nil {
 		m.Check = fail(err)
 		m.Hint = cmp.Or(m.Hint, "give the path of a GGUF file with --model; without it the model of `worker setup` is taken")
 		return
 	}
 	m.Architecture, m.Layers, m.Context, m.Tensors = h.Architecture, h.Layers, h.ContextLength, budget.Bytes(h.TensorBytes)
-	m.Check = Check{Status: OK}
+	m.ChatTemplate, m.Check = h.HasChatTemplate, Check{Status: OK}
 	if !m.ChatTemplate {
 		m.Check = Check{
 			Status: Warn, Problem: "the file has no chat template: chat requests are refused, completions work",
 			Hint: "send lines with url /v1/completions, or take a conversion of the model that has its template",
-		}
-	}
-}
-
-// hasChatTemplate looks for the key in what a file has before its tensors, at most
-// n bytes. gguf.Header does not keep long texts.
-func hasChatTemplate(path string, n int64) (bool, error) {
-	const name = "tokenizer.chat_template"
-	f, err := os.Open(path)
-	if err != nil {
-		return false, fmt.Errorf("open model: %w", err)
-	}
-	defer f.Close()
-	// As GGUF writes a key: its length, itself, and the type of its value, a text.
-	key := binary.LittleEndian.AppendUint64(nil, uint64(len(name)))
-	key = binary.LittleEndian.AppendUint32(append(key, name...), 8)
-	const chunk = 1 << 16
-	r := bufio.NewReaderSize(io.LimitReader(f, n), chunk)
-	for {
-		window, err := r.Peek(chunk)
-		if bytes.Contains(window, key) {
-			return true, nil
-		}
-		if errors.Is(err, io.EOF) {
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("read model: %w", err)
-		}
-		if _, err := r.Discard(chunk - len(key)); err != nil {
-			return false, fmt.Errorf("read model: %w", err)
 		}
 	}
 }

@@ -20,6 +20,8 @@ type Header struct {
 	ContextLength int    // tokens that the model was trained for
 	Embedding     int    // embedding_length
 	Vocabulary    int    // tokens
+	// HasChatTemplate says that the file has a template, which is not kept.
+	HasChatTemplate bool
 	// TensorBytes is the size of all tensors, without the padding between them.
 	TensorBytes int64
 	// TokenEmbdBytes is the size of token_embd.weight, a part of TensorBytes.
@@ -81,6 +83,9 @@ func (h *Header) fill() error {
 		return missing("general.architecture")
 	}
 	h.Name, _ = h.meta["general.name"].(string)
+	template, there := h.meta["tokenizer.chat_template"]
+	text, _ := template.(string)
+	h.HasChatTemplate = text != "" || there && template == nil // nil: too long to be kept
 	for _, k := range []struct {
 		key string
 		dst *int

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -108,6 +109,33 @@ func TestReadHeaderPerLayer(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []int{2, 2, 2}, h.KVHeads, "absent: as many as heads")
 	require.Equal(t, 4, h.KeyLength, "absent: embedding / heads")
+}
+
+func TestReadHeaderChatTemplate(t *testing.T) {
+	t.Parallel()
+	const key = "tokenizer.chat_template"
+	for name, c := range map[string]struct {
+		pair func(*encoder)
+		want bool
+	}{
+		"short":            {str(key, "{{ x }}"), true},
+		"as long as kept":  {str(key, strings.Repeat("x", maxKept)), true},
+		"longer than that": {str(key, strings.Repeat("x", maxKept+1)), true},
+		"empty":            {str(key, ""), false}, // llama.cpp tells no difference from none
+		"no text":          {u32(key, 1), false},
+		"a list":           {tokens(key), false},
+		"only a name":      {str("general.name", key), false},
+		"of another use":   {str(key+".tool_use", "{{ x }}"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, err := ReadHeader(save(t, good("", c.pair).bytes(t)))
+			require.NoError(t, err)
+			require.Equal(t, c.want, h.HasChatTemplate)
+			kept, _ := h.meta[key].(string)
+			require.LessOrEqual(t, len(kept), maxKept)
+		})
+	}
 }
 
 func TestReadHeaderFaults(t *testing.T) {

@@ -55,6 +55,7 @@ func TestWriteThenRead(t *testing.T) {
 			require.Equal(t, s.Vocab, h.Vocabulary)
 			require.Equal(t, s.Context, h.ContextLength)
 			require.Equal(t, s.Tied, h.TiedOutput)
+			require.Equal(t, s.ChatTemplate != "", h.HasChatTemplate)
 
 			width := int64(4)
 			if s.Type == F16 {

@@ -86,7 +86,7 @@ func (t *test) work(ctx context.Context, batch *submit.Batch) (*submit.Summary, 
 		t.look(looking)
 	}()
 	summary, err := batch.Run(reading, t.client)
-	t.result.Generation.GaveWay = int(t.gaveWay.n.Load()) // those that the end gives back do not count
+	t.result.Generation.GaveWay = int(t.node.Worker.Stats().GaveWay) // before the end: its drain does not count
 	seen()
 	<-looked
 	stop()

@@ -40,8 +40,7 @@ type test struct {
 	sampler *sampler
 	client  *queue.Client
 	node    *node.Node // with the model loaded; nil = none is
-	gaveWay counter
-	longest int // job in tokens
+	longest int        // job in tokens
 }
 
 // Run runs the steps until one fails, and returns what was measured. Temporary files
@@ -178,7 +177,7 @@ func (t *test) preview(ctx context.Context) (node.Preview, error) {
 // load starts the worker as it is configured.
 func (t *test) load(ctx context.Context) Outcome {
 	t.sampler.begin()
-	n, err := node.Start(ctx, t.config, t.client, t.nodeOptions(), t.gaveWay.beside(t.log))
+	n, err := node.Start(ctx, t.config, t.client, t.nodeOptions(), t.log)
 	l := &t.result.Load
 	l.Peak, _ = t.sampler.phase()
 	if large, ok := errors.AsType[*budget.TooLargeError](err); ok { // what was done when it was refused says nothing to the user

@@ -13,9 +13,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
 
 	"tempo/api"
 	"tempo/internal/budget"
@@ -194,21 +191,6 @@ func TestGPUReading(t *testing.T) {
 		require.Equal(t, reading{Engines: test.want}, r, name)
 		require.ErrorIs(t, err, test.err, name)
 	}
-}
-
-func TestCounter(t *testing.T) {
-	t.Parallel()
-	core, logged := observer.New(zapcore.WarnLevel)
-	var c counter
-	log := c.beside(zap.New(core)).With(zap.Int("n", 1))
-	log.Info("job given back to the queue")
-	log.Info("a job gives way and moves to host memory")
-	log.Info("something else")
-	log.Debug("job given back to the queue")
-	log.Warn("it is hot")
-	require.Equal(t, int64(2), c.n.Load())
-	require.Len(t, logged.All(), 1, "the log has its own level")
-	require.NoError(t, log.Sync())
 }
 
 func TestWriteJobs(t *testing.T) {

@@ -311,6 +311,8 @@ func TestClaimWithoutBuckets(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	require.ErrorContains(t, c.Claim(t.Context(), "gpu", "w", ask(1, 1)), "open bucket CLAIMS")
+	_, err = c.Claims(t.Context(), "gpu")
+	require.ErrorIs(t, err, ErrNoStreams)
 	_, err = c.lastRevision(t.Context(), bucketClaimants, "key")
 	require.ErrorContains(t, err, "stream not found", "a bucket that is missing is no dead worker")
 }

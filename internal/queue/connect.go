@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -21,6 +22,10 @@ const (
 	// It is short beside the AckWait of a delivery.
 	pingInterval = 5 * time.Second
 )
+
+// ErrNoStreams says that a bucket is not there: [Client.EnsureTopology] has not been
+// called on this server.
+var ErrNoStreams error = jetstream.ErrBucketNotFound
 
 // Options say how to reach the server; the fields are the nats tool's settings.
 type Options struct {
@@ -70,6 +75,20 @@ func Connect(ctx context.Context, o Options, log *zap.Logger) (*Client, error) {
 // nil log is silent.
 func ConnectEmbedded(ctx context.Context, e *Embedded, log *zap.Logger) (*Client, error) {
 	return connect(ctx, "", []nats.Option{nats.InProcessServer(e.server), nats.Name("tempo")}, log)
+}
+
+// ServerVersion is the version of the server to which the client is connected now,
+// "" while it is not.
+func (c *Client) ServerVersion() string { return c.nc.ConnectedServerVersion() }
+
+// CheckJetStream asks the server for JetStream, and creates nothing. It returns a
+// *[NoJetStreamError] if the account has none.
+func (c *Client) CheckJetStream(ctx context.Context) error {
+	err := c.retry(ctx, "look for JetStream", c.checkJetStream)
+	if missing, ok := errors.AsType[*NoJetStreamError](err); ok {
+		return missing
+	}
+	return err
 }
 
 // Close sends what is on its way and closes the connection; it takes at most a

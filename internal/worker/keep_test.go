@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ type elastic struct {
 	base budget.Bytes // held beside the pool
 
 	mu     sync.Mutex
+	faults int           // of Reshape that are still to come; guarded by mu
 	free   budget.Bytes  // of the device, with nothing of the engine's on it; guarded by mu
 	shapes []infer.Shape // that the engine has had; guarded by mu
 }
@@ -42,6 +44,13 @@ func (e *elastic) Load(ctx context.Context, s infer.Shape) (budget.Footprint, er
 }
 
 func (e *elastic) Reshape(ctx context.Context, s infer.Shape) (budget.Footprint, error) {
+	e.mu.Lock()
+	faulty := e.faults > 0
+	e.faults--
+	e.mu.Unlock()
+	if faulty {
+		return budget.Footprint{}, errors.New("not now")
+	}
 	_, err := e.script.Reshape(ctx, s)
 	if err == nil {
 		e.note(s)
@@ -200,6 +209,18 @@ func TestTheSmallestPoolStays(t *testing.T) {
 		requireAnswered(t, r, 1)
 	}
 	require.Equal(t, []int{1024, 256}, e.cells())
+}
+
+// TestAResizingThatFailsIsTriedAgain, since the memory must be given back.
+func TestAResizingThatFailsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	e := newElastic(nil)
+	e.faults = 2
+	w := newWorker(t, newQueue(t), e, e.options).run(t)
+	e.leave(elasticTotal(300).Scale(1 / 0.92))
+	require.Eventually(t, func() bool { return w.cells.Load() == 256 }, 5*time.Second, time.Millisecond)
+	require.Equal(t, []int{1024, 256}, e.cells())
+	require.LessOrEqual(t, w.ledger.Snapshot().Held, w.ledger.Snapshot().Limit)
 }
 
 // TestAutomaticParallelTokensFollow what is available.

@@ -15,28 +15,13 @@ import (
 // stake plans the memory within what the device has for this worker and claims it
 // in the same step, so that two workers never plan with the same bytes. It returns
 // the limit.
-func (w *Worker) stake(ctx context.Context) (limit budget.Bytes, err error) {
-	decide := func(others []api.Claim) (api.Claim, error) {
-		var why string
-		if limit, why, err = w.limitNow(others, 0); err != nil {
-			return api.Claim{}, err
-		}
-		w.others, w.said = others, limit
-		w.log.Info("memory limit", zap.Int64("limit_bytes", int64(limit)), zap.String("reason", why))
-		if err := w.planPool(ctx, limit); err != nil {
-			return api.Claim{}, err
-		}
-		mine, err := w.mine()
-		total := w.plan.Footprint.Total()
-		return w.claim(total, mine, total), err
-	}
+func (w *Worker) stake(ctx context.Context) (budget.Bytes, error) {
 	if w.opts.ReadDevice == nil {
-		_, err = decide(nil)
+		limit, _, err := w.planBeside(ctx, nil)
 		return limit, err
 	}
 	for deadline := time.Now().Add(claimLife); ; {
-		err = w.queue.Claim(ctx, w.opts.Device.MemoryID, w.opts.Name, decide)
-		w.renewed = time.Now()
+		limit, err := w.tryStake(ctx)
 		var large *budget.TooLargeError
 		if !errors.As(err, &large) || len(w.others) == 0 || time.Now().After(deadline) {
 			return limit, err
@@ -49,6 +34,36 @@ func (w *Worker) stake(ctx context.Context) (limit budget.Bytes, err error) {
 		case <-time.After(w.opts.RetryStart):
 		}
 	}
+}
+
+// tryStake plans and claims once.
+func (w *Worker) tryStake(ctx context.Context) (limit budget.Bytes, err error) {
+	var planErr error // without the claim around it, which is not at fault
+	err = w.queue.Claim(ctx, w.opts.Device.MemoryID, w.opts.Name, func(others []api.Claim) (c api.Claim, _ error) {
+		limit, c, planErr = w.planBeside(ctx, others)
+		return c, planErr
+	})
+	w.renewed = time.Now()
+	if planErr != nil {
+		return 0, planErr
+	}
+	return limit, err
+}
+
+// planBeside plans the memory beside the claims of others, and returns the limit
+// and the claim to it.
+func (w *Worker) planBeside(ctx context.Context, others []api.Claim) (budget.Bytes, api.Claim, error) {
+	limit, why, err := w.limitNow(others, 0)
+	if err != nil {
+		return 0, api.Claim{}, err
+	}
+	w.others, w.said = others, limit
+	w.log.Info("memory limit", zap.Int64("limit_bytes", int64(limit)), zap.String("reason", why))
+	if err := w.planPool(ctx, limit); err != nil {
+		return 0, api.Claim{}, err
+	}
+	total := w.plan.Footprint.Total()
+	return limit, w.claim(total, w.taken, total), nil
 }
 
 // claimLife is how long the claim of a worker that was killed stands, and a little.
