@@ -109,7 +109,7 @@ func (e *examination) model() {
 	m.ChatTemplate, m.Check = h.HasChatTemplate, Check{Status: OK}
 	if !m.ChatTemplate {
 		m.Check = Check{
-			Status: Warn, Problem: "the file has no chat template: chat requests are refused, completions work",
+			Status: Warn, Problem: "the file has no chat template: ChatML is used",
 			Hint: "send lines with url /v1/completions, or take a conversion of the model that has its template",
 		}
 	}

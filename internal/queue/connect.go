@@ -23,10 +23,6 @@ const (
 	pingInterval = 5 * time.Second
 )
 
-// ErrNoStreams says that a bucket is not there: [Client.EnsureTopology] has not been
-// called on this server.
-var ErrNoStreams error = jetstream.ErrBucketNotFound
-
 // Options say how to reach the server; the fields are the nats tool's settings.
 type Options struct {
 	URL      string // servers, separated by commas; "" = nats://127.0.0.1:4222

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/pem"
 	"net/http/httptest"
@@ -53,7 +54,9 @@ func TestServerOverTLS(t *testing.T) {
 	require.Equal(t, server.VERSION, c.ServerVersion())
 	var missing *NoJetStreamError
 	require.ErrorAs(t, c.CheckJetStream(t.Context()), &missing)
-	_, err = c.Claims(t.Context(), "gpu")
-	require.Error(t, err)
+	soon, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // it would be asked for ever
+	defer cancel()
+	_, err = c.Claims(soon, "gpu")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NotErrorIs(t, err, ErrNoStreams)
 }

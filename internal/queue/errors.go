@@ -7,12 +7,16 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // States that a caller can meet.
 var (
 	// ErrNoBatch: there is no batch with this id, or it has been removed.
 	ErrNoBatch = errors.New("no such batch")
+	// ErrNoStreams: a stream or a bucket is not there, [Client.EnsureTopology] has not
+	// been called on this server.
+	ErrNoStreams error = jetstream.ErrBucketNotFound
 	// Stop is what the function of [Client.Results] returns to end the reading
 	// without an error.
 	Stop = errors.New("stop reading results") //nolint:gochecknoglobals,staticcheck // a sentinel, as Err…, but not a failure

@@ -51,10 +51,7 @@ type Topology struct {
 // processes may do so at once. It returns a *[NoJetStreamError] if the server has
 // no JetStream, and a *[TopologyError] if a stream exists, but not as it must be.
 func (c *Client) EnsureTopology(ctx context.Context, t Topology) error {
-	if err := c.retry(ctx, "look for JetStream", c.checkJetStream); err != nil {
-		if missing, ok := errors.AsType[*NoJetStreamError](err); ok {
-			return missing
-		}
+	if err := c.CheckJetStream(ctx); err != nil {
 		return err
 	}
 	for _, cfg := range t.streams() {
