@@ -20,6 +20,8 @@ type elastic struct {
 	script
 	base budget.Bytes // held beside the pool
 
+	hangs chan struct{} // closed by Close, until which Reshape hangs; nil = it does not
+
 	mu     sync.Mutex
 	faults int           // of Reshape that are still to come; guarded by mu
 	free   budget.Bytes  // of the device, with nothing of the engine's on it; guarded by mu
@@ -50,6 +52,10 @@ func (e *elastic) Reshape(ctx context.Context, s infer.Shape) (budget.Footprint,
 	e.mu.Unlock()
 	if faulty {
 		return budget.Footprint{}, errors.New("not now")
+	}
+	if e.hangs != nil {
+		<-e.hangs
+		return budget.Footprint{}, infer.ErrStopped
 	}
 	_, err := e.script.Reshape(ctx, s)
 	if err == nil {
@@ -221,6 +227,28 @@ func TestAResizingThatFailsIsTriedAgain(t *testing.T) {
 	require.Eventually(t, func() bool { return w.cells.Load() == 256 }, 5*time.Second, time.Millisecond)
 	require.Equal(t, []int{1024, 256}, e.cells())
 	require.LessOrEqual(t, w.ledger.Snapshot().Held, w.ledger.Snapshot().Limit)
+}
+
+func (e *elastic) Close() error {
+	if e.hangs != nil {
+		close(e.hangs)
+	}
+	return e.script.Close()
+}
+
+// TestAWorkerEndsWhileItsPoolIsResized, and takes its claim back for good.
+func TestAWorkerEndsWhileItsPoolIsResized(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	e := newElastic(nil)
+	e.hangs = make(chan struct{})
+	w := newWorker(t, c, e, e.options).run(t)
+	e.leave(elasticTotal(300).Scale(1 / 0.92))
+	require.Eventually(t, func() bool { return w.ledger.Snapshot().Booked.KVCache == elasticCell.Mul(256) }, 5*time.Second, time.Millisecond)
+	require.NoError(t, w.stop())
+	claims, err := c.Claims(t.Context(), "the device")
+	require.NoError(t, err)
+	require.Empty(t, claims)
 }
 
 // TestAutomaticParallelTokensFollow what is available.

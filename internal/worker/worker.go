@@ -213,9 +213,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	err := w.takeJobs(intake, work, &jobs, stop)
 	w.drain(&jobs, giveUp)
 	w.logMemory("after generation")
-	w.withdraw(outlive)
 	end()
+	// A pool that is being resized is not waited for: nobody needs it any more.
+	force := time.AfterFunc(letGo, w.endEngine)
 	err = errors.Join(err, services.Wait()) // they need mu to end
+	force.Stop()
+	w.withdraw(context.WithoutCancel(ctx)) // only now: they would claim and announce again
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return errors.Join(err, w.fatal)
@@ -234,14 +237,17 @@ func (w *Worker) drain(jobs *sync.WaitGroup, giveUp context.CancelCauseFunc) {
 	}
 	stop := time.AfterFunc(w.opts.DrainTimeout, func() { giveUp(errDrained) })
 	defer stop.Stop()
-	force := time.AfterFunc(w.opts.DrainTimeout+letGo, func() {
-		w.log.Warn("the engine does not let go of its jobs and is ended", zap.Int("running", w.count()))
-		if err := w.engine.Close(); err != nil {
-			w.log.Warn("the engine did not end well", zap.Error(err))
-		}
-	})
+	force := time.AfterFunc(w.opts.DrainTimeout+letGo, w.endEngine)
 	defer force.Stop()
 	jobs.Wait()
+}
+
+// endEngine ends an engine that keeps the worker from ending.
+func (w *Worker) endEngine() {
+	w.log.Warn("the engine does not let go and is ended", zap.Int("running", w.count()))
+	if err := w.engine.Close(); err != nil {
+		w.log.Warn("the engine did not end well", zap.Error(err))
+	}
 }
 
 func (w *Worker) count() int {
