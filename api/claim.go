@@ -11,5 +11,6 @@ type Claim struct {
 	// done; 0 = it is at none.
 	Target int64     `json:"target_bytes,omitempty"`
 	Model  string    `json:"model"` // served name
+	Own    bool      `json:"-"`     // of the client that reads it
 	Time   time.Time `json:"time"`  // of the claim, by the clock of the worker's machine: for people
 }

@@ -46,7 +46,7 @@ func (e *examination) layers(plan node.Preview, planErr error) {
 			KVBytesPerToken: budget.Bytes(g.KVBytesPerToken), KVKnown: g.KVKnown(),
 		}
 		if l.Cells > 0 {
-			one.KVCache = budget.Bytes(g.CacheBytes(gguf.CacheShape{Cells: l.Cells, Sequences: l.Sequences, Batch: e.config.Engine.BatchSize}))
+			one.KVCache = budget.Bytes(g.CacheBytes(gguf.CacheShape{Cells: l.Cells, Sequences: l.Sequences, Batch: e.config.Engine.BatchSize, FullWindow: true}))
 		}
 		known = known && one.KVKnown
 		l.Weights, l.KVCache = l.Weights.Add(one.Weights), l.KVCache.Add(one.KVCache)

@@ -61,6 +61,8 @@ func (e *BusyError) Error() string {
 // is known of the job's part in that.
 type DiedError struct {
 	Reason string // "signal: killed", with the last lines that it wrote
+	// Reshaping says that its shape was being changed: no job can be at fault.
+	Reshaping bool
 }
 
 func (e *DiedError) Error() string { return "the engine process died: " + e.Reason }

@@ -31,6 +31,8 @@ type process struct {
 	idle  bool         // it had no job when it ended; read it after died is closed
 	grant atomic.Int64 // bytes to which its memory is bounded, 0 = not
 
+	changing atomic.Bool // its shape is being changed
+
 	shape Shape            // of its last load; written before it takes jobs, or with Host.shaping held
 	holds budget.Footprint // what that took; likewise
 
@@ -173,7 +175,7 @@ func (p *process) explain(err error) error {
 // end waits for the end of a process that is ending, and says why it did.
 func (p *process) end() *DiedError {
 	p.stop(endGrace)
-	return &DiedError{Reason: p.cause}
+	return &DiedError{Reason: p.cause, Reshaping: p.changing.Load()}
 }
 
 // endGrace is how long a process that breaks may take to end by itself, so that

@@ -45,16 +45,18 @@ func (h *Host) first(ctx context.Context, p *process, shape Shape) (budget.Footp
 func (h *Host) Reshape(ctx context.Context, shape Shape) (f budget.Footprint, err error) {
 	h.shaping.Lock()
 	defer h.shaping.Unlock()
-	for asked := false; ; asked = true {
+	// At once: should the engine be down, its successor must not take the old one.
+	old, loaded := h.remember(shape)
+	for {
 		p, err := h.engine(ctx)
 		if err != nil {
+			h.remember(old)
 			return f, err
 		}
-		old, loaded := h.remember(shape)
 		if !loaded {
 			return h.first(ctx, p, shape)
 		}
-		if asked && p.shape == shape { // it has come up with it
+		if p.shape == shape { // it has come up with it
 			return p.holds, nil
 		}
 		err = h.change(context.WithoutCancel(ctx), p, shape)
@@ -101,7 +103,11 @@ func (h *Host) change(ctx context.Context, p *process, shape Shape) error {
 	if more {
 		h.bound(p, shape.Grant)
 	}
+	p.changing.Store(true)
 	err := h.take(ctx, p, methodReshape, shape)
+	if !p.dead() {
+		p.changing.Store(false)
+	}
 	switch {
 	case err == nil && !more:
 		h.bound(p, shape.Grant)

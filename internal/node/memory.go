@@ -32,7 +32,8 @@ type deviceMemory struct {
 	gpu     *budget.GPU                         // to be closed; nil on a CPU
 }
 
-// openMemory opens a device. An engine may hold limit on it at most.
+// openMemory opens a device. An engine may hold limit on it at most, also later: the
+// bound of MPS is set when the process starts.
 func openMemory(c *config.Config, device budget.Device, limit budget.Bytes) (deviceMemory, error) {
 	// llama.cpp would start a debugger in a dying engine.
 	env := []string{"GGML_NO_BACKTRACE=1"}
@@ -79,7 +80,7 @@ func layers(spec infer.Spec) (func(sequences, cells int) []api.LayerMemory, erro
 		for i, l := range all {
 			list[i] = api.LayerMemory{Layer: l.Index, Kind: string(l.Kind), Weights: l.WeightBytes}
 			if l.KVKnown() && cells > 0 {
-				list[i].KVCache = l.CacheBytes(gguf.CacheShape{Cells: cells, Sequences: sequences, Batch: spec.Batch})
+				list[i].KVCache = l.CacheBytes(gguf.CacheShape{Cells: cells, Sequences: sequences, Batch: spec.Batch, FullWindow: true})
 			}
 		}
 		return list

@@ -153,7 +153,7 @@ func assemble(c *config.Config, client *queue.Client, o Options, spec infer.Spec
 		return nil, fmt.Errorf("find this program's file: %w", err)
 	}
 	limit := budget.GiBs(c.Memory.MaxGB)
-	memory, err := openMemory(c, device, limit)
+	memory, err := openMemory(c, device, min(limit, device.Free.Sub(reserve)))
 	if err != nil {
 		return nil, err
 	}
@@ -222,6 +222,9 @@ func (n *Node) limitHeap() {
 func (n *Node) Close() error {
 	if n.heap > 0 {
 		debug.SetMemoryLimit(n.heap)
+	}
+	if n.Worker != nil {
+		n.Worker.Close()
 	}
 	err := n.host.Close()
 	if n.gpu != nil {

@@ -82,7 +82,9 @@ func (c *Client) Unclaim(ctx context.Context, device, worker string) error {
 	})
 }
 
-// Claims returns the claims on a device that live, in no particular order.
+// Claims returns the claims on a device that live, in no particular order. Those that
+// were made with this client are marked as its own. The error is [ErrNoStreams] where
+// EnsureTopology has not been called.
 func (c *Client) Claims(ctx context.Context, device string) ([]api.Claim, error) {
 	var living []claim
 	err := c.retry(ctx, "read the claims on "+device, func(ctx context.Context) error {
@@ -97,6 +99,15 @@ func (c *Client) Claims(ctx context.Context, device string) ([]api.Claim, error)
 		living, err = c.living(ctx, all)
 		return err
 	})
+	own := map[string]bool{}
+	c.mu.Lock()
+	for _, s := range c.signs {
+		own[s.key] = true
+	}
+	c.mu.Unlock()
+	for i := range living {
+		living[i].Own = own[living[i].Sign]
+	}
 	return plain(living), err
 }
 

@@ -124,7 +124,7 @@ func TestClaim(t *testing.T) {
 	require.Len(t, all, 2)
 	require.WithinRange(t, all[1].Time, began, time.Now())
 	all[1].Time = time.Time{}
-	require.Equal(t, api.Claim{Worker: worker, Bytes: 70, Held: 50, Model: model}, all[1])
+	require.Equal(t, api.Claim{Worker: worker, Bytes: 70, Held: 50, Model: model, Own: true}, all[1])
 
 	// An error of decide changes nothing.
 	kv, err := c.bucket(t.Context(), bucketClaims)
@@ -156,6 +156,11 @@ func TestClaimsOfNamesakes(t *testing.T) {
 	require.ErrorIs(t, clients[1].Claim(t.Context(), "gpu", "w", ask(100, 60)), errFull)
 	require.NoError(t, clients[1].Claim(t.Context(), "gpu", "w", ask(100, 40)))
 	require.Equal(t, map[string]int64{"w": 100}, claims(t, clients[0], "gpu"))
+	all, err := clients[0].Claims(t.Context(), "gpu")
+	require.NoError(t, err)
+	for _, c := range all {
+		require.Equal(t, c.Bytes == 60, c.Own)
+	}
 	require.NoError(t, clients[1].Unclaim(t.Context(), "gpu", "w"))
 	require.Equal(t, map[string]int64{"w": 60}, claims(t, clients[0], "gpu"))
 }

@@ -39,7 +39,10 @@ func (w *Worker) leaseBuffers(j *job, request *api.Request) error {
 	case errors.Is(err, budget.ErrNoRoom):
 		return errNoBuffers
 	case err != nil:
-		return fmt.Errorf("lease host memory: %w", err)
+		return &budget.TooLargeError{
+			What: "the request and the result of a job in " + hostID, Need: j.buffers.Size().Add(need), Capacity: w.opts.HostMemory,
+			Hints: []string{fmt.Sprintf("send a request of less than %v", w.opts.HostMemory/5), "lower max_tokens"},
+		}
 	}
 	return nil
 }

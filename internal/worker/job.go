@@ -137,6 +137,8 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 		case err == nil:
 			w.tokens.Add(int64(out.CompletionTokens))
 			return w.success(j, request, out), nil
+		case errors.As(err, &died) && died.Reshaping:
+			return nil, err
 		case errors.As(err, &died):
 			if j.deaths+1 == poison {
 				return w.failure(j, err), nil

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"tempo/internal/budget"
+	"tempo/internal/infer"
 )
 
 // Others can take memory of the device at any time, and processes can turn out to
@@ -59,13 +60,16 @@ func (w *Worker) keep(ctx context.Context) error {
 		case <-tick.C:
 		}
 		err := w.round(ctx, k)
+		_, gone := errors.AsType[*infer.StartError](err)
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case gone: // for good: nobody would notice while no job runs
+			return err
 		case err != nil && !k.failing:
-			w.log.Warn("memory cannot be kept in view; the last limit stands", zap.Error(err))
+			w.log.Warn("the memory limit cannot be followed as it should; it is tried again", zap.Error(err))
 		case err == nil && k.failing:
-			w.log.Info("memory is in view again")
+			w.log.Info("the memory limit is followed again")
 		}
 		k.failing = err != nil
 	}
@@ -86,16 +90,30 @@ func (w *Worker) round(ctx context.Context, k *keeper) error {
 	switch {
 	case pressed && w.cells.Load() > 0:
 		return errors.Join(unseen, w.relieve(ctx, k))
-	case unseen != nil: // nothing grows blindly
+	case w.cells.Load() > 0:
+		w.rebook()
+		k.admit()
+	}
+	if unseen != nil || level != budget.OK || time.Since(k.changed) < w.opts.GrowAfter { // nothing grows blindly
 		return unseen
-	case w.cells.Load() == 0:
+	}
+	if w.cells.Load() == 0 {
 		return w.resume(ctx, k)
 	}
-	k.admit()
-	if level == budget.OK && time.Since(k.changed) >= w.opts.GrowAfter {
-		return w.regrow(ctx, k)
+	return w.regrow(ctx, k)
+}
+
+// rebook books again what the engine has, should a pool not have become smaller
+// after all, and what processes may still grow by, once there is room for that.
+func (w *Worker) rebook() {
+	s := w.ledger.Snapshot()
+	if pool := w.pool.perCell.Mul(w.cells.Load()); s.Booked.KVCache < pool {
+		_ = w.ledger.Book(budget.KVCache, pool) // refused: the next round tries again
 	}
-	return nil
+	grown := s.Charged().Total().Sub(s.Charged().Overhead).Add(w.overhead)
+	if s.Booked.Overhead < w.overhead && grown <= w.target() {
+		_ = w.ledger.Book(budget.Overhead, w.overhead)
+	}
 }
 
 // idleRounds is how many rounds without a job end a time of work.
@@ -154,6 +172,7 @@ func (w *Worker) relieve(ctx context.Context, k *keeper) error {
 		cells = w.pool.smallest
 	}
 	if cells == now {
+		w.squeeze(s)
 		k.admit()
 		return nil
 	}
@@ -162,10 +181,21 @@ func (w *Worker) relieve(ctx context.Context, k *keeper) error {
 	return w.resize(ctx, cells)
 }
 
+// squeeze books no growth for the processes any more where that leaves no room for
+// jobs. What they come to take is pressure then.
+func (w *Worker) squeeze(s budget.Snapshot) {
+	if s.Room >= s.Booked.KVCache || s.Measured.Overhead >= s.Booked.Overhead {
+		return
+	}
+	w.log.Warn("no growth of the processes is booked any more, so that jobs have room",
+		zap.Int64("growth_bytes", int64(s.Booked.Overhead.Sub(s.Measured.Overhead))), zap.Int64("limit_bytes", int64(s.Limit)))
+	_ = w.ledger.Book(budget.Overhead, s.Measured.Overhead) // less is never refused
+}
+
 // regrow makes the pool larger if there is room for enough more.
 func (w *Worker) regrow(ctx context.Context, k *keeper) error {
 	now := int(w.cells.Load())
-	spare := w.target().Sub(w.ledger.Snapshot().Charged().Total())
+	spare := w.target().Sub(w.ledger.Snapshot().Charged().Total()).Sub(w.savedOnDevice())
 	cells := min(w.wantedCells(), now+int(max(spare, 0)/w.pool.cellCost)/cellStep*cellStep)
 	if cells <= now || cells < w.wantedCells() && float64(cells-now) < worthwhile*float64(now) {
 		return nil
@@ -179,10 +209,6 @@ func (w *Worker) wantedCells() int { return max(w.wanted/cellStep*cellStep, w.po
 
 // resume loads the model again if there is room for it.
 func (w *Worker) resume(ctx context.Context, k *keeper) error {
-	k.stopAdmitting(w)
-	if time.Since(k.changed) < w.opts.GrowAfter {
-		return nil
-	}
 	s := w.ledger.Snapshot()
 	beside := s.Charged().Overhead.Sub(w.pool.floor.Overhead) // than was planned for
 	cells := min(w.pool.cells(w.target().Sub(beside)), w.wantedCells())
@@ -192,112 +218,9 @@ func (w *Worker) resume(ctx context.Context, k *keeper) error {
 	if cells == 0 {
 		return nil
 	}
+	k.stopAdmitting(w)
 	k.changed = time.Now()
 	return w.resize(ctx, cells)
-}
-
-// resize gives the engine a pool of so many cells, 0 = unloads it. The intake
-// must be held where the pool gets smaller.
-func (w *Worker) resize(ctx context.Context, cells int) error {
-	before := int(w.cells.Load())
-	s := w.ledger.Snapshot()
-	log := w.log.Info
-	if cells < before {
-		log = w.log.Warn
-	}
-	log("the KV pool is resized", zap.Int("cells", cells), zap.Int("before_cells", before), zap.Int("running", w.count()),
-		zap.Int64("held_bytes", int64(s.Held)), zap.Int64("limit_bytes", int64(s.Limit)), zap.Int64("target_bytes", int64(w.target())))
-	if cells < before {
-		return w.shrink(ctx, cells)
-	}
-	return w.enlarge(ctx, cells)
-}
-
-// shrink takes the cells out of the ledger first, has the jobs leave that do not
-// fit any more, and then gives the memory back.
-func (w *Worker) shrink(ctx context.Context, cells int) error {
-	before := int(w.cells.Load())
-	pool := w.pool.perCell.Mul(int64(cells))
-	if err := w.ledger.Book(budget.KVCache, pool); err != nil {
-		return err
-	}
-	if err := w.clear(ctx, pool); err != nil {
-		return err
-	}
-	after := w.ledger.Snapshot().Held.Sub(w.pool.total(before)).Add(w.pool.total(cells))
-	if err := w.renew(ctx, max(after, 1)); err != nil { // it must not keep memory from being given back
-		w.log.Debug("the others could not be told that memory is given back", zap.Error(err))
-	}
-	allocated, err := w.engine.Reshape(ctx, w.shape(cells))
-	if err != nil { // the next round tries again
-		return err
-	}
-	w.cells.Store(int64(cells))
-	return w.resized(ctx, allocated, w.ledger.Snapshot().Booked.Overhead)
-}
-
-// clear has jobs leave the pool, the youngest first, until those that are left fit
-// into n bytes. Nothing is leased meanwhile but by those that are in it.
-func (w *Worker) clear(ctx context.Context, n budget.Bytes) error {
-	for {
-		if w.ledger.Snapshot().Reserved <= n && (n > 0 || w.count() == 0) {
-			return nil
-		}
-		victim, _ := w.youngest(func(j *job) bool { return j.lease.Tokens() > 0 || n == 0 && j.ctx.Err() == nil })
-		if victim == nil { // it has just left
-			select {
-			case <-time.After(time.Millisecond):
-				continue
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		if err := w.displace(ctx, victim, n == 0); err != nil {
-			return err
-		}
-	}
-}
-
-// enlarge books and claims the memory of a larger pool before it is taken.
-func (w *Worker) enlarge(ctx context.Context, cells int) error {
-	release := w.holdIntake()
-	defer release()
-	before := w.ledger.Snapshot()
-	more := w.pool.total(cells).Sub(before.Charged().Total()).Add(before.Charged().Overhead).Sub(w.pool.floor.Overhead)
-	// Booked beside the pool until it is there: leases must not have its cells yet.
-	if err := w.ledger.Book(budget.Overhead, before.Charged().Overhead.Add(more)); err != nil {
-		return err
-	}
-	err := w.renew(ctx, before.Held.Add(more))
-	var allocated budget.Footprint
-	if err == nil {
-		allocated, err = w.engine.Reshape(ctx, w.shape(cells))
-	}
-	if err != nil {
-		return errors.Join(err, w.ledger.Book(budget.Overhead, before.Booked.Overhead))
-	}
-	w.cells.Store(int64(cells))
-	return w.resized(ctx, allocated, before.Booked.Overhead)
-}
-
-// resized books what a new pool turned out to take, beside an overhead.
-func (w *Worker) resized(ctx context.Context, allocated budget.Footprint, overhead budget.Bytes) error {
-	reading, err := w.monitor.Sample()
-	if err != nil {
-		reading.Total = allocated.Total().Add(w.ledger.Snapshot().Measured.Overhead)
-	}
-	booking := w.measured(allocated, reading.Total)
-	booking.KVCache, booking.Overhead = w.pool.perCell.Mul(w.cells.Load()), overhead
-	var large *budget.TooLargeError
-	if err := w.book(booking); err != nil && !errors.As(err, &large) { // facts are charged as measured
-		return err
-	}
-	w.log.Info("the KV pool has its new size", zap.Int64("max_cache_tokens", w.cells.Load()),
-		zap.Stringer("measured", w.ledger.Snapshot().Measured))
-	if _, err := w.mine(); err != nil {
-		return err
-	}
-	return w.renew(ctx, 0)
 }
 
 // sayLevel says that the pressure on the device has changed.
@@ -324,6 +247,7 @@ func (w *Worker) remeasure(k *keeper) {
 	s := w.ledger.Snapshot()
 	m := w.measured(s.Measured, reading.Total)
 	over := m.Overhead.Sub(s.Booked.Overhead)
+	k.overrun = min(k.overrun, max(over, 0))
 	if over > k.overrun.Add(processGrowth/4) {
 		w.log.Warn("the processes hold more than was booked for them; the room for jobs gets smaller by it",
 			zap.Int64("over_bytes", int64(over)), zap.Int64("overhead_bytes", int64(m.Overhead)))

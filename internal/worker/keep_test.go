@@ -3,7 +3,9 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"tempo/api"
 	"tempo/internal/budget"
 	"tempo/internal/infer"
+	"tempo/internal/queue"
 )
 
 // elastic is a script whose pool shows in what its process holds, on a device of
@@ -20,6 +23,8 @@ type elastic struct {
 	script
 	base budget.Bytes // held beside the pool
 
+	gone  error         // what Reshape returns; nil = nothing
+	loads chan struct{} // closed when Load may return; nil = at once
 	hangs chan struct{} // closed by Close, until which Reshape hangs; nil = it does not
 
 	mu     sync.Mutex
@@ -40,6 +45,9 @@ func (e *elastic) DryRun(_ context.Context, s infer.Shape) (budget.Footprint, er
 }
 
 func (e *elastic) Load(ctx context.Context, s infer.Shape) (budget.Footprint, error) {
+	if e.loads != nil {
+		<-e.loads
+	}
 	_, err := e.script.Load(ctx, s)
 	e.note(s)
 	return e.footprint(s), err
@@ -52,6 +60,9 @@ func (e *elastic) Reshape(ctx context.Context, s infer.Shape) (budget.Footprint,
 	e.mu.Unlock()
 	if faulty {
 		return budget.Footprint{}, errors.New("not now")
+	}
+	if e.gone != nil {
+		return budget.Footprint{}, e.gone
 	}
 	if e.hangs != nil {
 		<-e.hangs
@@ -251,6 +262,151 @@ func TestAWorkerEndsWhileItsPoolIsResized(t *testing.T) {
 	require.Empty(t, claims)
 }
 
+// TestAPoolThatDidNotBecomeSmaller is leased whole again when the pressure has ended.
+func TestAPoolThatDidNotBecomeSmaller(t *testing.T) {
+	t.Parallel()
+	e := newElastic(nil)
+	e.faults = 1 << 30
+	w := newWorker(t, newQueue(t), e, e.options).run(t)
+	e.leave(elasticTotal(300).Scale(1 / 0.92))
+	booked := func() budget.Bytes { return w.ledger.Snapshot().Booked.KVCache }
+	require.Eventually(t, func() bool { return booked() == elasticCell.Mul(256) }, 5*time.Second, time.Millisecond)
+	e.leave(budget.GiB)
+	require.Eventually(t, func() bool { return booked() == elasticCell.Mul(1024) }, 5*time.Second, time.Millisecond)
+	require.Equal(t, []int{1024}, e.cells())
+}
+
+// TestJobsHaveRoomInTheSmallestPool, also where what processes may still grow by is
+// not there any more.
+func TestJobsHaveRoomInTheSmallestPool(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	goOn := make(chan struct{})
+	close(goOn)
+	e := newElastic(goOn)
+	w := newWorker(t, c, e, e.options).run(t)
+	e.leave(60 * budget.MiB) // 26 MiB are held by the smallest pool, 90 booked with the growth
+	require.Eventually(t, func() bool { return w.cells.Load() == 256 }, 5*time.Second, time.Millisecond)
+	send(t, c, "b", prompts(10)...)
+	for _, r := range results(t, c, "b", 10) {
+		requireAnswered(t, r, 1)
+	}
+	e.leave(budget.GiB)
+	require.Eventually(t, func() bool {
+		s := w.ledger.Snapshot()
+		return w.cells.Load() == 1024 && s.Booked.Overhead == w.overhead
+	}, 5*time.Second, time.Millisecond, "and is booked again when it is")
+}
+
+// TestAnEngineThatIsGoneEndsAnIdleWorker: nobody would notice while the model is
+// unloaded.
+func TestAnEngineThatIsGoneEndsAnIdleWorker(t *testing.T) {
+	t.Parallel()
+	e := newElastic(nil)
+	gone := &infer.StartError{What: "replace the engine", Err: errors.New("it dies"), Advice: "look"}
+	e.gone = gone
+	w := newWorker(t, newQueue(t), e, e.options)
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(t.Context()) }()
+	e.leave(elasticTotal(300).Scale(1 / 0.92))
+	require.ErrorIs(t, <-ended, gone)
+}
+
+// TestAClaimLivesThroughALongLoad: another worker that starts meanwhile must see it.
+func TestAClaimLivesThroughALongLoad(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	c := s.with(t, queue.Topology{ClaimTTL: 300 * time.Millisecond})
+	e := newElastic(nil)
+	e.loads = make(chan struct{})
+	opts := Options{
+		Name: "w", Model: model, Device: budget.Device{ID: "cpu", MemoryID: "the device"}, Spec: infer.Spec{GPU: -1, Threads: 1, Batch: 512},
+		MaxParallelTokens: 4, MaxCacheTokens: 1024, RenewClaim: 30 * time.Millisecond,
+	}
+	e.options(&opts)
+	monitor := budget.NewMonitor(opts.Measure, time.Second, nil)
+	monitor.Add(enginePID)
+	w := New(opts, c, nil, e, monitor, nil)
+	started := make(chan error, 1)
+	go func() { started <- w.Start(t.Context()) }()
+	claims := func() int {
+		all, err := c.Claims(t.Context(), "the device")
+		require.NoError(t, err)
+		return len(all)
+	}
+	require.Eventually(t, func() bool { return claims() == 1 }, 5*time.Second, time.Millisecond)
+	require.Never(t, func() bool { return claims() != 1 }, time.Second, 20*time.Millisecond)
+	close(e.loads)
+	require.NoError(t, <-started)
+	w.Close()
+	require.Zero(t, claims())
+}
+
+// slowClaims is a queue on which everybody else is faster.
+type slowClaims struct{ Queue }
+
+func (q slowClaims) Claim(ctx context.Context, device, worker string, decide func([]api.Claim) (api.Claim, error)) error {
+	select {
+	case <-time.After(50 * time.Millisecond):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return q.Queue.Claim(ctx, device, worker, decide)
+}
+
+// TestWorkersGrowBesideEachOther: two that see at once that memory is free again
+// never promise it twice.
+func TestWorkersGrowBesideEachOther(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	var stranger atomic.Int64 // what somebody else holds
+	const total = 600 * budget.MiB
+	engines := []*elastic{newElastic(nil), newElastic(nil)}
+	read := func() (budget.Device, error) {
+		free := total - budget.Bytes(stranger.Load())
+		for _, e := range engines {
+			held, _ := e.measure(enginePID)
+			free = free.Sub(held)
+		}
+		return budget.Device{ID: "cpu", MemoryID: "shared", Total: total, Free: free}, nil
+	}
+	var rigs []*rig
+	for i, e := range engines {
+		stranger.Store(int64(total - 120*budget.MiB*budget.Bytes(i+1))) // each finds 120 MiB
+		c := s.connect(t)
+		r := newWorker(t, c, e, func(o *Options) {
+			e.options(o)
+			o.Name, o.Device.MemoryID, o.ReadDevice = fmt.Sprint("w", i), "shared", read
+			o.MaxCacheTokens, o.WatchInterval, o.GrowAfter = 6144, 20*time.Millisecond, 100*time.Millisecond
+		})
+		r.queue = slowClaims{c}
+		r.stand.queue = r.queue
+		rigs = append(rigs, r)
+	}
+	for _, r := range rigs {
+		r.run(t)
+	}
+	c := s.connect(t)
+	promised := func() (sum budget.Bytes) {
+		claims, err := c.Claims(t.Context(), "shared")
+		require.NoError(t, err)
+		for _, claim := range claims {
+			sum = sum.Add(budget.Bytes(claim.Bytes))
+		}
+		return sum
+	}
+	require.LessOrEqual(t, promised(), 240*budget.MiB)
+	stranger.Store(0)
+	deadline := time.Now().Add(2 * time.Second)
+	for time.Now().Before(deadline) {
+		require.LessOrEqual(t, promised(), total)
+	}
+	require.Greater(t, promised(), total*3/4, "and what is free is used")
+	for _, r := range rigs {
+		require.NoError(t, r.stop())
+	}
+}
+
 // TestAutomaticParallelTokensFollow what is available.
 func TestAutomaticParallelTokensFollow(t *testing.T) {
 	t.Parallel()
@@ -352,6 +508,9 @@ func TestWorkersShareADevice(t *testing.T) {
 		})
 	}
 	starts.Wait()
+	for _, w := range workers {
+		t.Cleanup(w.Close)
+	}
 	claims, err := c.Claims(t.Context(), "shared")
 	require.NoError(t, err)
 	require.Len(t, claims, 2)
@@ -396,4 +555,5 @@ func TestAClaimOfTheDeadIsWaitedFor(t *testing.T) {
 	require.Empty(t, e.cells(), "nothing is allocated")
 	require.NoError(t, dead.Unclaim(t.Context(), "the device", "w"))
 	require.NoError(t, <-started)
+	w.Close()
 }

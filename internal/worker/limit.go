@@ -20,10 +20,14 @@ func (w *Worker) stake(ctx context.Context) (budget.Bytes, error) {
 		limit, _, err := w.planBeside(ctx, nil)
 		return limit, err
 	}
+	w.stand = &stand{queue: w.queue, device: w.opts.Device.MemoryID, worker: w.opts.Name, every: w.opts.RenewClaim, log: w.log}
 	for deadline := time.Now().Add(claimLife); ; {
 		limit, err := w.tryStake(ctx)
 		var large *budget.TooLargeError
 		if !errors.As(err, &large) || len(w.others) == 0 || time.Now().After(deadline) {
+			if err == nil {
+				w.stand.begin(ctx)
+			}
 			return limit, err
 		}
 		w.log.Warn("other workers have claimed the device's memory; waiting in case one of them is gone",
@@ -39,11 +43,10 @@ func (w *Worker) stake(ctx context.Context) (budget.Bytes, error) {
 // tryStake plans and claims once.
 func (w *Worker) tryStake(ctx context.Context) (limit budget.Bytes, err error) {
 	var planErr error // without the claim around it, which is not at fault
-	err = w.queue.Claim(ctx, w.opts.Device.MemoryID, w.opts.Name, func(others []api.Claim) (c api.Claim, _ error) {
+	err = w.stand.set(ctx, func(others []api.Claim) (c api.Claim, _ error) {
 		limit, c, planErr = w.planBeside(ctx, others)
 		return c, planErr
 	})
-	w.renewed = time.Now()
 	if planErr != nil {
 		return 0, planErr
 	}
@@ -143,12 +146,8 @@ func (w *Worker) follow(ctx context.Context) error {
 	if w.opts.ReadDevice == nil {
 		return nil
 	}
-	own, unreachable := w.readClaims(ctx)
-	var promised budget.Bytes
-	if own != nil {
-		promised = budget.Bytes(own.Bytes)
-	}
-	limit, why, err := w.limitNow(w.others, promised)
+	unreachable := w.readClaims(ctx)
+	limit, why, err := w.limitNow(w.others, w.promised)
 	if err != nil {
 		return errors.Join(err, unreachable)
 	}
@@ -161,7 +160,7 @@ func (w *Worker) follow(ctx context.Context) error {
 			zap.Int64("before_bytes", int64(before)), zap.String("reason", why))
 	}
 	w.retune(limit)
-	if unreachable == nil && (own == nil || len(w.others) > 0 || w.stale(*own) || time.Since(w.renewed) > renewEvery) {
+	if unreachable == nil && (w.promised == 0 || len(w.others) > 0 || w.stale()) {
 		return w.renew(ctx, 0)
 	}
 	return unreachable
@@ -170,35 +169,34 @@ func (w *Worker) follow(ctx context.Context) error {
 // askLimit bounds one request to the queue: the device is watched meanwhile.
 const askLimit = time.Second
 
-// readClaims reads who shares the device. It returns this worker's own claim, nil
-// if there is none.
-func (w *Worker) readClaims(ctx context.Context) (*api.Claim, error) {
+// readClaims reads who shares the device, and whether this worker's own claim
+// stands. If it cannot, what was read last stays.
+func (w *Worker) readClaims(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	claims, err := w.queue.Claims(ctx, w.opts.Device.MemoryID)
 	if err != nil {
-		return nil, fmt.Errorf("read the claims on the device: %w", err)
+		return fmt.Errorf("read the claims on the device: %w", err)
 	}
-	var own *api.Claim
-	w.others = w.others[:0]
-	for i, c := range claims {
-		if c.Worker == w.opts.Name {
-			own = &claims[i]
+	w.others, w.promised = nil, 0
+	for _, c := range claims {
+		if c.Own {
+			w.promised = budget.Bytes(c.Bytes)
 		} else {
 			w.others = append(w.others, c)
 		}
 	}
-	return own, nil
+	return nil
 }
-
-// renewEvery is how often a claim is made anew, changed or not: it lives for 30 s.
-const renewEvery = 8 * time.Second
 
 // claimStep is how much what is held may differ from what the claim says.
 const claimStep = 16 * budget.MiB
 
-// stale reports whether a claim does not say any more what is so.
-func (w *Worker) stale(c api.Claim) bool {
+// stale reports whether the claim does not say any more what is so.
+func (w *Worker) stale() bool {
+	w.stand.mu.Lock()
+	c := w.stand.last
+	w.stand.mu.Unlock()
 	off := budget.Bytes(c.Held).Sub(w.taken)
 	return budget.Bytes(c.Bytes) != promise(w.ledger.Snapshot()) || c.Target != 0 || max(off, -off) > claimStep
 }
@@ -209,14 +207,37 @@ func promise(s budget.Snapshot) budget.Bytes { return s.Charged().Total() }
 // renew claims what the ledger says now, and tells what is held once the resizing
 // that follows is done, 0 = none follows.
 func (w *Worker) renew(ctx context.Context, target budget.Bytes) error {
-	if w.opts.ReadDevice == nil {
+	if w.stand == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	w.renewed = time.Now()
-	return w.queue.Claim(ctx, w.opts.Device.MemoryID, w.opts.Name, func([]api.Claim) (api.Claim, error) {
+	return w.stand.set(ctx, func([]api.Claim) (api.Claim, error) {
 		return w.claim(promise(w.ledger.Snapshot()), w.taken, target), nil
+	})
+}
+
+// errTaken says that others have claimed memory of the device in the meantime.
+var errTaken = errors.New("another worker was faster")
+
+// renewMore is renew for what the ledger has booked in addition: it claims it only
+// if there is still room for it beside the others, and returns errTaken otherwise.
+func (w *Worker) renewMore(ctx context.Context, target budget.Bytes) error {
+	if w.stand == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	return w.stand.set(ctx, func(others []api.Claim) (api.Claim, error) {
+		limit, _, err := w.limitNow(others, w.promised)
+		if err != nil {
+			return api.Claim{}, err
+		}
+		more := promise(w.ledger.Snapshot())
+		if more > limit {
+			return api.Claim{}, errTaken
+		}
+		return w.claim(more, w.taken, target), nil
 	})
 }
 

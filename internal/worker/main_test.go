@@ -52,10 +52,15 @@ func newServer(t *testing.T) server {
 
 func (s server) connect(t *testing.T) *queue.Client {
 	t.Helper()
+	return s.with(t, queue.Topology{})
+}
+
+func (s server) with(t *testing.T, topology queue.Topology) *queue.Client {
+	t.Helper()
 	c, err := queue.ConnectEmbedded(t.Context(), s.Embedded, nil)
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
-	require.NoError(t, c.EnsureTopology(t.Context(), queue.Topology{}))
+	require.NoError(t, c.EnsureTopology(t.Context(), topology))
 	return c
 }
 

@@ -168,7 +168,11 @@ func (w *Worker) settle(ctx context.Context, allocated budget.Footprint) error {
 	if _, err := w.mine(); err != nil && w.opts.ReadDevice != nil {
 		w.log.Debug("what is held of the device could not be measured again", zap.Error(err))
 	}
-	return w.renew(ctx, 0)
+	if err := w.renew(ctx, 0); err != nil {
+		w.log.Warn("what the model takes could not be claimed yet", zap.Error(err))
+	}
+	w.overhead = booking.Overhead
+	return nil
 }
 
 // growth is how much the overhead may still grow after it was measured: this

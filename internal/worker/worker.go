@@ -65,6 +65,9 @@ type Options struct {
 	StatsInterval time.Duration
 	// WatchInterval is the time between two looks at the device; 0 = 1 s.
 	WatchInterval time.Duration
+	// RenewClaim is the time between two signs of life of the claim on the device,
+	// which ends 30 s after the last; 0 = 8 s.
+	RenewClaim time.Duration
 	// RetryStart is the time between two tries to start where other workers have
 	// claimed too much of the device; 0 = 5 s.
 	RetryStart time.Duration
@@ -113,14 +116,17 @@ type Worker struct {
 	ledger   *budget.Ledger // the device's
 	host     *budget.Ledger
 	own      budget.Bytes // see OwnShare
+	overhead budget.Bytes // booked for the processes after the load
 	started  time.Time
 	slots    *slots // of one place for each job that may be in the engine
 
-	others  []api.Claim  // of other workers on the device; belongs to Start, then to keep
-	said    budget.Bytes // the last limit that was logged; belongs to Start, then to keep
-	falling budget.Bytes // by what the limit falls in a round of late; belongs to keep
-	taken   budget.Bytes // what mine measured last; belongs to Start, then to keep
-	renewed time.Time    // when the claim was made last; belongs to Start, then to keep
+	stand *stand // nil where nobody shares the device
+
+	others   []api.Claim  // of other workers on the device; belongs to Start, then to keep
+	promised budget.Bytes // in this worker's own claim, 0 = it has none; belongs to Start, then to keep
+	said     budget.Bytes // the last limit that was logged; belongs to Start, then to keep
+	falling  budget.Bytes // by what the limit falls in a round of late; belongs to keep
+	taken    budget.Bytes // what mine measured last; belongs to Start, then to keep
 
 	cells   atomic.Int64        // of the pool now; 0 = the model is not loaded
 	growing under               // jobs that make others give way
@@ -156,6 +162,9 @@ func New(opts Options, q Queue, taker Taker, engine infer.Engine, monitor *budge
 	}
 	if opts.WatchInterval == 0 {
 		opts.WatchInterval = time.Second
+	}
+	if opts.RenewClaim == 0 {
+		opts.RenewClaim = 8 * time.Second
 	}
 	if opts.RetryStart == 0 {
 		opts.RetryStart = 5 * time.Second
@@ -285,6 +294,10 @@ func (w *Worker) self() api.Worker {
 	}
 }
 
+// Close takes back what Start has claimed, where Run is not called. It does not
+// close the engine.
+func (w *Worker) Close() { w.withdraw(context.Background()) }
+
 // withdraw takes back what the worker has claimed and announced. Its memory is
 // seen on the device for as long as it is there.
 func (w *Worker) withdraw(ctx context.Context) {
@@ -293,10 +306,8 @@ func (w *Worker) withdraw(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if w.opts.ReadDevice != nil {
-		if err := w.queue.Unclaim(ctx, w.opts.Device.MemoryID, w.opts.Name); err != nil {
-			w.log.Debug("the claim on the device could not be withdrawn; it expires", zap.Error(err))
-		}
+	if w.stand != nil {
+		w.stand.end(ctx)
 	}
 	if err := w.queue.Withdraw(ctx, w.opts.Name); err != nil {
 		w.log.Debug("this worker could not be withdrawn; its entry expires", zap.Error(err))
