@@ -102,6 +102,9 @@ type Tempo struct {
 	// LeaseBytes is the most KV memory that this job had reserved.
 	LeaseBytes int64   `json:"lease_bytes,omitempty"`
 	Memory     *Memory `json:"memory,omitempty"`
+	// CutByMemory says that the answer ended (finish_reason "length") because the
+	// worker's KV cache is smaller than the model's context, not at max_tokens.
+	CutByMemory bool `json:"cut_by_memory,omitempty"`
 	// MemoryError has the numbers of an error with the code "memory_error".
 	MemoryError *MemoryError `json:"memory_error,omitempty"`
 	File        string       `json:"file,omitempty"`

@@ -148,6 +148,10 @@ func (p *planner) plan(sequences, steps int) (Plan, error) {
 	return plan, nil
 }
 
+// hintMargin is for what processes hold at the next start, which is never quite the
+// same.
+const hintMargin = 1.03
+
 // tooLarge says why the smallest plan does not fit, and what would make it fit.
 func (p *planner) tooLarge() error {
 	f, err := p.size(1, p.fewest)
@@ -158,7 +162,7 @@ func (p *planner) tooLarge() error {
 		What:     fmt.Sprintf("one job with %d tokens of context in %.0f %% of %v (%v)", p.MinContext, 100*p.Act, p.Limit, f),
 		Need:     f.Total(),
 		Capacity: p.budget,
-		Hints:    []string{raiseLimit(f.Total().Scale(1 / p.Act))},
+		Hints:    []string{raiseLimit(f.Total().Scale(hintMargin / p.Act))},
 	}
 	shorter, err := p.largest(1, p.fewest-1, func(n int) (bool, error) { return p.fits(1, n) })
 	if err != nil {

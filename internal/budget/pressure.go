@@ -55,16 +55,6 @@ func (l *Ledger) Pressure() Level {
 	return l.pressure()
 }
 
-// Excess is by how much what is held ([Snapshot.Held]) would be beyond the Act
-// threshold of another limit, 0 if it would not: what must be given back before
-// the limit is lowered to that. A limit below 0 counts as 0. Pressure is Act
-// where Excess of the present limit is over 0.
-func (l *Ledger) Excess(limit Bytes) Bytes {
-	l.group.mu.Lock()
-	defer l.group.mu.Unlock()
-	return l.beyond(max(limit, 0).Scale(l.thresholds.Act))
-}
-
 func (l *Ledger) pressure() Level {
 	switch {
 	case l.beyond(l.limit.Scale(l.thresholds.Act)) > 0:

@@ -25,6 +25,7 @@ func (c *Config) Validate() error {
 func (c *Config) validateWorker(v *validator) {
 	const maxGB = 1 << 20
 	const maxSequences = 256 // llama.cpp's, in one context
+	const maxBatch = 1 << 16 // far beyond what is of use
 	const maxThreads = 512   // llama.cpp's; it ends the process beyond
 	const cacheStep = 256    // llama.cpp pads a cache to multiples of it
 	m, e := c.Memory, c.Engine
@@ -44,7 +45,7 @@ func (c *Config) validateWorker(v *validator) {
 	v.check("device", e.Device, isDevice(e.Device), "auto, cpu, cuda, cuda:N, or a UUID such as nvidia-smi -L shows (GPU-…)")
 	v.check("threads", e.Threads, e.Threads >= 0 && e.Threads <= maxThreads, fmt.Sprintf("1 to %d, or 0 (automatic)", maxThreads))
 	v.check("context_size", e.ContextSize, e.ContextSize >= 0, "0 (the model's) or more")
-	v.check("batch_size", e.BatchSize, e.BatchSize >= 1, "1 or more")
+	v.check("batch_size", e.BatchSize, e.BatchSize >= 1 && e.BatchSize <= maxBatch, fmt.Sprintf("1 to %d", maxBatch))
 }
 
 func (c *Config) validateConnection(v *validator) {

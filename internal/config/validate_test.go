@@ -32,7 +32,7 @@ func TestValidate(t *testing.T) {
 		{"device", func(c *Config) { c.Engine.Device = "cuda:" }, "auto, cpu, cuda, cuda:N"},
 		{"threads", func(c *Config) { c.Engine.Threads = -1 }, "got -1"},
 		{"context_size", func(c *Config) { c.Engine.ContextSize = -1 }, "got -1"},
-		{"batch_size", func(c *Config) { c.Engine.BatchSize = 0 }, "1 or more"},
+		{"batch_size", func(c *Config) { c.Engine.BatchSize = 0 }, "1 to 65536"},
 		{"server", func(c *Config) { c.NATS.Server = "" }, `got ""`},
 		{"server", func(c *Config) { c.NATS.Server = "nats://a,http://b" }, `got "http://b"`},
 		{"server", func(c *Config) { c.NATS.Server = "a:99999" }, `got "a:99999"`},

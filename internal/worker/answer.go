@@ -33,6 +33,8 @@ func (w *Worker) success(j *job, request *api.Request, out *infer.Output) *api.R
 		body.Choices[0].Message = &api.AnswerMessage{Role: "assistant", Content: out.Text}
 	}
 	r := w.result(j, 200, body)
+	r.Tempo.CutByMemory = out.FinishReason == "length" && out.CompletionTokens != request.MaxTokens &&
+		out.PromptTokens+out.CompletionTokens < w.facts.Context
 	r.Tempo.Timing = &api.Timing{
 		QueueSeconds:   max(out.Started.Sub(j.delivery.Published).Seconds(), 0),
 		PrefillSeconds: out.Prefill.Seconds(),

@@ -160,6 +160,11 @@ func (w *Worker) target() budget.Bytes {
 // the limit, and goes on taking jobs: it does not grow by them.
 func (w *Worker) relieve(ctx context.Context, k *keeper) error {
 	s := w.ledger.Snapshot()
+	if w.squeeze(s) && s.Held <= s.Limit.Scale(w.opts.Thresholds.Act) {
+		k.admit()
+		return nil
+	}
+	s = w.ledger.Snapshot()
 	now := int(w.cells.Load())
 	spare := w.pool.cellCost.Mul(int64(now - w.pool.smallest))
 	excess := s.Charged().Total().Sub(w.target())
@@ -172,7 +177,6 @@ func (w *Worker) relieve(ctx context.Context, k *keeper) error {
 		cells = w.pool.smallest
 	}
 	if cells == now {
-		w.squeeze(s)
 		k.admit()
 		return nil
 	}
@@ -181,15 +185,17 @@ func (w *Worker) relieve(ctx context.Context, k *keeper) error {
 	return w.resize(ctx, cells)
 }
 
-// squeeze books no growth for the processes any more where that leaves no room for
-// jobs. What they come to take is pressure then.
-func (w *Worker) squeeze(s budget.Snapshot) {
-	if s.Room >= s.Booked.KVCache || s.Measured.Overhead >= s.Booked.Overhead {
-		return
+// squeeze books so much less growth for the processes that what is charged is within
+// the limit, and reports whether it is. What they come to take is pressure then.
+func (w *Worker) squeeze(s budget.Snapshot) bool {
+	over := s.Charged().Total().Sub(s.Limit)
+	growth := max(s.Booked.Overhead.Sub(s.Measured.Overhead), 0)
+	if less := min(over, growth); less > 0 {
+		w.log.Info("less growth of the processes is booked, so that jobs keep their room",
+			zap.Int64("growth_bytes", int64(growth.Sub(less))), zap.Int64("limit_bytes", int64(s.Limit)))
+		_ = w.ledger.Book(budget.Overhead, s.Booked.Overhead.Sub(less)) // less is never refused
 	}
-	w.log.Warn("no growth of the processes is booked any more, so that jobs have room",
-		zap.Int64("growth_bytes", int64(s.Booked.Overhead.Sub(s.Measured.Overhead))), zap.Int64("limit_bytes", int64(s.Limit)))
-	_ = w.ledger.Book(budget.Overhead, s.Measured.Overhead) // less is never refused
+	return over <= growth
 }
 
 // regrow makes the pool larger if there is room for enough more.

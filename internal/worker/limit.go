@@ -63,6 +63,9 @@ func (w *Worker) planBeside(ctx context.Context, others []api.Claim) (budget.Byt
 	w.others, w.said = others, limit
 	w.log.Info("memory limit", zap.Int64("limit_bytes", int64(limit)), zap.String("reason", why))
 	if err := w.planPool(ctx, limit); err != nil {
+		if large, ok := errors.AsType[*budget.TooLargeError](err); ok && limit < w.opts.Limit { // the flag is not what binds
+			large.Hints = append([]string{fmt.Sprintf("free at least %v on the device: %s", large.Need.Sub(large.Capacity), why)}, large.Hints[1:]...)
+		}
 		return 0, api.Claim{}, err
 	}
 	total := w.plan.Footprint.Total()
@@ -153,7 +156,8 @@ func (w *Worker) follow(ctx context.Context) error {
 	}
 	before := w.ledger.Snapshot().Limit
 	w.ledger.SetLimit(limit)
-	w.falling = max(before.Sub(limit), w.falling/2)
+	fell := max(before.Sub(limit), 0)
+	w.falling, w.fell = min(fell, w.fell), fell // once is noise
 	if moved := limit.Sub(w.said); max(moved, -moved) > w.said.Scale(0.05) {
 		w.said = limit
 		w.log.Info("the memory limit has moved", zap.Int64("limit_bytes", int64(limit)),

@@ -86,7 +86,7 @@ func (w *Worker) remedies(tokens, now int) []string {
 	default:
 		list = append(list, fmt.Sprintf("use a device with at least %v (this one has %v)", need.Add(w.opts.Reserve), w.opts.Device.Total))
 	}
-	if k, v := w.opts.Spec.CacheTypeK, w.opts.Spec.CacheTypeV; isF16(k) && isF16(v) {
+	if k, v := w.opts.Spec.CacheTypeK, w.opts.Spec.CacheTypeV; isF16(k) && isF16(v) && (w.opts.MaxCacheTokens == 0 || w.opts.MaxCacheTokens >= tokens) {
 		const share = 34.0 / 64 // a block of 32 values in q8_0 takes 34 bytes, in f16 64
 		if more := int(float64(now) / share); more >= tokens {
 			list = append(list, fmt.Sprintf("halve the KV cache with --cache-type-k q8_0 --cache-type-v q8_0: about %d tokens", more))

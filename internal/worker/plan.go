@@ -69,6 +69,9 @@ func (w *Worker) planPool(ctx context.Context, limit budget.Bytes) error {
 	dryRun := func(sequences, cells int) (budget.Footprint, error) {
 		f, err := w.engine.DryRun(ctx, infer.Shape{Sequences: sequences, Cells: cells})
 		f.KVCache = wholeCells(f.KVCache, cells)
+		if w.opts.Device.Kind == budget.CPU {
+			f.Overhead = f.Overhead.Add(cellRecord.Mul(int64(cells)))
+		}
 		return f, err
 	}
 	parallel, err := w.parallelTokens(limit, fixed, dryRun)
@@ -80,15 +83,41 @@ func (w *Worker) planPool(ctx context.Context, limit budget.Bytes) error {
 		w.wanted = max(w.facts.Context, parallel*min(usualJob, w.facts.Context))
 	}
 	smallest := min(smallestJob, w.facts.Context)
+	cells, err := w.within(limit, w.wanted, dryRun)
+	if err != nil {
+		return err
+	}
 	w.plan, err = budget.PlanPool(budget.PlanRequest{
 		Limit: limit, Act: w.opts.Thresholds.Act, Fixed: fixed,
-		Sequences: parallel, Cells: w.wanted, MinContext: smallest,
+		Sequences: parallel, Cells: cells, MinContext: smallest,
 	}, dryRun)
 	if err != nil {
 		return fmt.Errorf("plan the memory of %s: %w", w.opts.Model, err)
 	}
 	w.log.Info("memory is planned", zap.String("plan", w.plan.Reason))
 	return w.measureLine(fixed, dryRun)
+}
+
+// cellRecord is what llama.cpp keeps of each cell beside the pool, in a dry run too.
+const cellRecord budget.Bytes = 64
+
+// within is the wanted number of cells, or what a limit could ever hold, if that is
+// less: even a dry run takes memory for each cell that it is asked for.
+func (w *Worker) within(limit budget.Bytes, wanted int, dryRun budget.Fit) (int, error) {
+	one, err := dryRun(1, cellStep)
+	if err != nil {
+		return 0, fmt.Errorf("size a small pool: %w", err)
+	}
+	two, err := dryRun(1, 2*cellStep)
+	if err != nil {
+		return 0, fmt.Errorf("size a small pool: %w", err)
+	}
+	perCell := max(two.KVCache.Sub(one.KVCache)/cellStep, 0).Add(cellRecord)
+	most := max(int(max(limit, 0)/perCell), min(smallestJob, w.facts.Context))
+	if most < wanted {
+		w.log.Debug("more cache tokens are wanted than the limit could hold", zap.Int("wanted", wanted), zap.Int("at_most", most))
+	}
+	return min(wanted, most), nil
 }
 
 // measureLine sizes the smallest pool, and with it the cost of a cell.
@@ -160,7 +189,7 @@ func (w *Worker) parallelTokens(limit budget.Bytes, fixed budget.Footprint, dryR
 
 // autoParallelTokens is TEMPO's rule under a limit, and what it took for available.
 func (w *Worker) autoParallelTokens(limit budget.Bytes) (n int, available budget.Bytes) {
-	available = limit.Scale(w.opts.Thresholds.Act).Sub(w.oneJob)
+	available = max(limit.Scale(w.opts.Thresholds.Act).Sub(w.oneJob), 0)
 	n = budget.AutoParallelTokens(available, w.perToken)
 	if w.opts.Device.Kind == budget.CPU {
 		n = min(n, perThread*w.opts.Spec.Threads)

@@ -14,10 +14,13 @@ import (
 func (w *Worker) publishStats(ctx context.Context) error {
 	tick := time.NewTicker(w.opts.StatsInterval)
 	defer tick.Stop()
+	failing := false
 	for {
-		if err := w.queue.PublishStats(ctx, w.Stats()); err != nil && ctx.Err() == nil {
-			w.log.Warn("memory statistics could not be published", zap.Error(err))
+		err := w.queue.PublishStats(ctx, w.Stats())
+		if err != nil && !failing && ctx.Err() == nil {
+			w.log.Warn("memory statistics could not be published; it is tried again", zap.Error(err))
 		}
+		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return nil

@@ -122,11 +122,11 @@ type Worker struct {
 
 	stand *stand // nil where nobody shares the device
 
-	others   []api.Claim  // of other workers on the device; belongs to Start, then to keep
-	promised budget.Bytes // in this worker's own claim, 0 = it has none; belongs to Start, then to keep
-	said     budget.Bytes // the last limit that was logged; belongs to Start, then to keep
-	falling  budget.Bytes // by what the limit falls in a round of late; belongs to keep
-	taken    budget.Bytes // what mine measured last; belongs to Start, then to keep
+	others        []api.Claim  // of other workers on the device; belongs to Start, then to keep
+	promised      budget.Bytes // in this worker's own claim, 0 = it has none; belongs to Start, then to keep
+	said          budget.Bytes // the last limit that was logged; belongs to Start, then to keep
+	fell, falling budget.Bytes // by what the limit fell in the last round, and in each of the last two; belongs to keep
+	taken         budget.Bytes // what mine measured last; belongs to Start, then to keep
 
 	cells   atomic.Int64        // of the pool now; 0 = the model is not loaded
 	growing under               // jobs that make others give way
@@ -269,10 +269,13 @@ func (w *Worker) count() int {
 func (w *Worker) announce(ctx context.Context) error {
 	tick := time.NewTicker(announceEvery)
 	defer tick.Stop()
+	failing := false
 	for {
-		if err := w.queue.Announce(ctx, w.self()); err != nil && ctx.Err() == nil {
-			w.log.Warn("this worker could not be announced", zap.Error(err))
+		err := w.queue.Announce(ctx, w.self())
+		if err != nil && !failing && ctx.Err() == nil {
+			w.log.Warn("this worker could not be announced; it is tried again", zap.Error(err))
 		}
+		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return nil
