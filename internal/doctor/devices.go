@@ -36,6 +36,8 @@ func (e *examination) devices() {
 			Status: Warn, Problem: fmt.Sprintf("%d threads on %d cores: decoding gets many times slower", d.Threads, d.Cores),
 			Hint: fmt.Sprintf("give --threads %d, or leave it out", d.Cores),
 		}
+	case e.config.Engine.NVMLPath != "" && all.Fault != nil:
+		d.Check = Check{Status: Warn, Problem: all.Fault.Error(), Hint: "give --nvml-path a library that can be loaded, or leave it out"}
 	case faulty(d.List) != nil:
 		f := faulty(d.List)
 		d.Check = Check{Status: Warn, Problem: fmt.Sprintf("%s does not answer: %s", f.ID, f.Fault), Hint: f.Hint}

@@ -133,7 +133,7 @@ func TestOwnShare(t *testing.T) {
 	w, err := planned(t, &infer.Sleeper{}, nil, func(o *Options) { o.ExtraOverhead = 5 * budget.MiB })
 	require.NoError(t, err)
 	require.Equal(t, processMemory+processGrowth+5*budget.MiB, w.OwnShare())
-	require.Equal(t, w.OwnShare(), w.plan.Footprint.Overhead, "a Sleeper's process has nothing")
+	require.Equal(t, w.OwnShare().Add(cellRecord.Mul(int64(w.plan.Cells))), w.plan.Footprint.Overhead, "a Sleeper's process has nothing")
 	require.Equal(t, processGrowth+5*budget.MiB, w.ledger.Snapshot().Booked.Overhead, "nothing was measured beside the pool, and it may grow")
 
 	_, err = planned(t, &infer.Sleeper{}, nil, func(o *Options) { o.ExtraOverhead = 30 * budget.MiB })

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -275,7 +277,7 @@ func TestStats(t *testing.T) {
 	require.Equal(t, int64(processMemory), s.Peak)
 	require.Equal(t, int64(1024*1024), s.KVCache)
 	require.LessOrEqual(t, s.Total(), s.Limit)
-	require.Equal(t, int64(processMemory+processGrowth)+s.KVCache, s.Estimate.Total())
+	require.Equal(t, int64(processMemory+processGrowth+1024*cellRecord)+s.KVCache, s.Estimate.Total())
 	require.LessOrEqual(t, s.Estimate.Total(), s.Limit)
 	require.Equal(t, 4, s.MaxParallelTokens)
 	require.Equal(t, 1024, s.MaxCacheTokens)
@@ -367,4 +369,27 @@ func TestHostMemoryIsLeased(t *testing.T) {
 	e := requireFailed(t, all["custom-2"], 507)
 	require.Equal(t, "memory_error", *e.Code)
 	require.Contains(t, e.Message, "host memory")
+}
+
+// TestALostGPUEndsTheWorker: it does not come back by itself, and every process on it
+// is lost.
+func TestALostGPUEndsTheWorker(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	var lost atomic.Bool
+	w := newWorker(t, c, &script{}, func(o *Options) {
+		o.Device, o.Limit = budget.Device{ID: "GPU-1", Kind: budget.CUDA}, 2*budget.GiB
+		o.Measure = func(int) (budget.Bytes, error) {
+			if lost.Load() {
+				return 0, fmt.Errorf("read GPU-1: %w", budget.ErrGPULost)
+			}
+			return processMemory, nil
+		}
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(t.Context()) }()
+	require.Eventually(t, func() bool { return w.taker.fetches.Load() > 0 }, 5*time.Second, time.Millisecond)
+	lost.Store(true)
+	require.ErrorIs(t, <-ended, budget.ErrGPULost)
+	w.requireEmpty(t)
 }
