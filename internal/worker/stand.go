@@ -24,6 +24,7 @@ type stand struct {
 
 	renewing sync.WaitGroup
 	stop     context.CancelFunc // ends the renewing; nil before begin
+	giveUp   func()             // is end with the context of begin; nil before it
 }
 
 // set replaces the claim by what decide makes of the others', and waits for the
@@ -50,7 +51,13 @@ func (s *stand) claim(ctx context.Context, decide func(others []api.Claim) (api.
 
 // begin renews the claim until end is called.
 func (s *stand) begin(ctx context.Context) {
-	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	alive := context.WithoutCancel(ctx)
+	s.giveUp = func() {
+		ctx, cancel := context.WithTimeout(alive, askLimit)
+		defer cancel()
+		s.end(ctx)
+	}
+	ctx, s.stop = context.WithCancel(alive)
 	s.renewing.Go(func() {
 		tick := time.NewTicker(s.every)
 		defer tick.Stop()

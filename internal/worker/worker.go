@@ -299,7 +299,11 @@ func (w *Worker) self() api.Worker {
 
 // Close takes back what Start has claimed, where Run is not called. It does not
 // close the engine.
-func (w *Worker) Close() { w.withdraw(context.Background()) }
+func (w *Worker) Close() {
+	if w.stand != nil && w.stand.giveUp != nil {
+		w.stand.giveUp()
+	}
+}
 
 // withdraw takes back what the worker has claimed and announced. Its memory is
 // seen on the device for as long as it is there.
