@@ -105,7 +105,8 @@ func (h *Host) change(ctx context.Context, p *process, shape Shape) error {
 	}
 	p.changing.Store(true)
 	err := h.take(ctx, p, methodReshape, shape)
-	if !p.dead() {
+	var busy *BusyError
+	if err == nil || errors.As(err, &busy) { // after anything else it ends, and no job is at fault
 		p.changing.Store(false)
 	}
 	switch {

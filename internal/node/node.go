@@ -153,7 +153,7 @@ func assemble(c *config.Config, client *queue.Client, o Options, spec infer.Spec
 		return nil, fmt.Errorf("find this program's file: %w", err)
 	}
 	limit := budget.GiBs(c.Memory.MaxGB)
-	memory, err := openMemory(c, device, min(limit, device.Free.Sub(reserve)))
+	memory, err := openMemory(c, device, min(limit, device.Total.Sub(device.Reserved).Sub(reserve)))
 	if err != nil {
 		return nil, err
 	}

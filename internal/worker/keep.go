@@ -15,6 +15,7 @@ import (
 // hold more than was booked. The keeper looks every WatchInterval, and when more
 // is held than the share of the limit at which to act, it goes down the ladder:
 //
+//  0. what processes may still grow by is not booked any more, as far as it is needed;
 //  1. no more jobs are admitted;
 //  2. the KV pool is made smaller by what is too much. The jobs that do not fit
 //     into it leave, the youngest first: to host memory where that is another
@@ -91,28 +92,40 @@ func (w *Worker) round(ctx context.Context, k *keeper) error {
 	case pressed && w.cells.Load() > 0:
 		return errors.Join(unseen, w.relieve(ctx, k))
 	case w.cells.Load() > 0:
-		w.rebook()
+		w.rebook(ctx)
 		k.admit()
 	}
-	if unseen != nil || level != budget.OK || time.Since(k.changed) < w.opts.GrowAfter { // nothing grows blindly
+	if unseen != nil || time.Since(k.changed) < w.opts.GrowAfter { // nothing grows blindly
 		return unseen
 	}
-	if w.cells.Load() == 0 {
-		return w.resume(ctx, k)
+	var err error
+	switch {
+	case w.cells.Load() == 0 && level != budget.Act:
+		err = w.resume(ctx, k)
+	case w.cells.Load() > 0 && level == budget.OK:
+		err = w.regrow(ctx, k)
 	}
-	return w.regrow(ctx, k)
+	var large *budget.TooLargeError
+	if errors.Is(err, errTaken) || errors.Is(err, errNoBuffers) || errors.As(err, &large) {
+		w.log.Debug("the pool cannot grow yet", zap.Error(err))
+		return nil
+	}
+	return err
 }
 
-// rebook books again what the engine has, should a pool not have become smaller
-// after all, and what processes may still grow by, once there is room for that.
-func (w *Worker) rebook() {
+// rebook books again what the engine has, should a pool not have changed after all,
+// and what processes may still grow by, once there is room for that.
+func (w *Worker) rebook(ctx context.Context) {
 	s := w.ledger.Snapshot()
 	if pool := w.pool.perCell.Mul(w.cells.Load()); s.Booked.KVCache < pool {
 		_ = w.ledger.Book(budget.KVCache, pool) // refused: the next round tries again
 	}
 	grown := s.Charged().Total().Sub(s.Charged().Overhead).Add(w.overhead)
-	if s.Booked.Overhead < w.overhead && grown <= w.target() {
-		_ = w.ledger.Book(budget.Overhead, w.overhead)
+	if s.Booked.Overhead >= w.overhead || grown > w.target() || w.ledger.Book(budget.Overhead, w.overhead) != nil {
+		return
+	}
+	if err := w.renewMore(ctx, 0); err != nil {
+		_ = w.ledger.Book(budget.Overhead, s.Booked.Overhead) // less is never refused
 	}
 }
 
@@ -202,6 +215,7 @@ func (w *Worker) squeeze(s budget.Snapshot) bool {
 func (w *Worker) regrow(ctx context.Context, k *keeper) error {
 	now := int(w.cells.Load())
 	spare := w.target().Sub(w.ledger.Snapshot().Charged().Total()).Sub(w.savedOnDevice())
+	spare = spare.Sub(max(w.overhead.Sub(w.ledger.Snapshot().Charged().Overhead), 0)) // that comes first
 	cells := min(w.wantedCells(), now+int(max(spare, 0)/w.pool.cellCost)/cellStep*cellStep)
 	if cells <= now || cells < w.wantedCells() && float64(cells-now) < worthwhile*float64(now) {
 		return nil

@@ -255,7 +255,7 @@ func TestAWorkerEndsWhileItsPoolIsResized(t *testing.T) {
 	e.hangs = make(chan struct{})
 	w := newWorker(t, c, e, e.options).run(t)
 	e.leave(30 * budget.MiB)
-	require.Eventually(t, func() bool { return w.ledger.Snapshot().Booked.KVCache == elasticCell.Mul(256) }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return w.ledger.Snapshot().Booked.KVCache <= elasticCell.Mul(256) }, 5*time.Second, time.Millisecond)
 	require.NoError(t, w.stop())
 	claims, err := c.Claims(t.Context(), "the device")
 	require.NoError(t, err)
@@ -270,7 +270,7 @@ func TestAPoolThatDidNotBecomeSmaller(t *testing.T) {
 	w := newWorker(t, newQueue(t), e, e.options).run(t)
 	e.leave(30 * budget.MiB)
 	booked := func() budget.Bytes { return w.ledger.Snapshot().Booked.KVCache }
-	require.Eventually(t, func() bool { return booked() == elasticCell.Mul(256) }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return booked() <= elasticCell.Mul(256) }, 5*time.Second, time.Millisecond)
 	e.leave(budget.GiB)
 	require.Eventually(t, func() bool { return booked() == elasticCell.Mul(1024) }, 5*time.Second, time.Millisecond)
 	require.Equal(t, []int{1024}, e.cells())
@@ -557,4 +557,17 @@ func TestAClaimOfTheDeadIsWaitedFor(t *testing.T) {
 	require.NoError(t, dead.Unclaim(t.Context(), "the device", "w"))
 	require.NoError(t, <-started)
 	w.Close()
+}
+
+// TestAnUnloadedModelComesBackUnderAWarning: what stays without it can be most of a
+// small limit.
+func TestAnUnloadedModelComesBackUnderAWarning(t *testing.T) {
+	t.Parallel()
+	e := newElastic(nil)
+	e.base = 200 * budget.MiB
+	w := newWorker(t, newQueue(t), e, e.options).run(t)
+	e.leave(190 * budget.MiB)
+	require.Eventually(t, func() bool { return w.cells.Load() == 0 && len(e.cells()) == 2 }, 5*time.Second, time.Millisecond)
+	e.leave(230 * budget.MiB) // 200 are 87 %, 216 with the smallest pool 94 %
+	require.Eventually(t, func() bool { return w.cells.Load() == 256 }, 5*time.Second, time.Millisecond)
 }

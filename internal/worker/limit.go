@@ -184,7 +184,7 @@ func (w *Worker) readClaims(ctx context.Context) error {
 	}
 	w.others, w.promised = nil, 0
 	for _, c := range claims {
-		if c.Own {
+		if c.Own && c.Worker == w.opts.Name {
 			w.promised = budget.Bytes(c.Bytes)
 		} else {
 			w.others = append(w.others, c)

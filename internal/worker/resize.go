@@ -36,7 +36,7 @@ func (w *Worker) shrink(ctx context.Context, cells int) error {
 			return err
 		}
 	}
-	if err := w.clear(ctx, pool); err != nil {
+	if err := w.clear(ctx, pool, cells == 0); err != nil {
 		return err
 	}
 	saved, err := w.save(ctx)
@@ -71,15 +71,23 @@ func (w *Worker) savedOnDevice() budget.Bytes {
 }
 
 // save makes room for what the jobs have in the pool: jobs leave until the rest is
-// within the limit on a CPU, or in the host's ledger. The lease, of 0 bytes on a
-// CPU, is to be released when the pool is there.
+// within the limit on a CPU, or in the host's ledger. Nothing more is leased until
+// the pool is booked again. The lease, of 0 bytes on a CPU, is to be released when
+// the pool is there.
 func (w *Worker) save(ctx context.Context) (*budget.Lease, error) {
 	room := w.host.Available()
 	if w.opts.Device.Kind == budget.CPU {
 		s := w.ledger.Snapshot()
-		room = s.Limit.Sub(s.Held)
+		// Where others bound the limit there is the reserve too, for a moment.
+		room = min(w.opts.Limit, s.Limit.Add(w.opts.Reserve/2)).Sub(s.Held)
 	}
-	if err := w.clear(ctx, max(room.Scale(1/savedShare), 1)); err != nil {
+	room = max(room.Scale(1/savedShare), 1)
+	if w.ledger.Snapshot().Booked.KVCache > room {
+		if err := w.ledger.Book(budget.KVCache, room); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.clear(ctx, room, true); err != nil {
 		return nil, err
 	}
 	need := w.ledger.Snapshot().Reserved.Scale(savedShare)
@@ -94,8 +102,9 @@ func (w *Worker) save(ctx context.Context) (*budget.Lease, error) {
 }
 
 // clear has jobs leave the pool, the youngest first, until those that are left fit
-// into n bytes. Nothing is leased meanwhile but by those that are in it.
-func (w *Worker) clear(ctx context.Context, n budget.Bytes) error {
+// into n bytes, which is all that is booked for the pool. If they must leave they do
+// not stay in host memory.
+func (w *Worker) clear(ctx context.Context, n budget.Bytes, mustLeave bool) error {
 	for {
 		if w.ledger.Snapshot().Reserved <= n && (n > 0 || w.count() == 0) {
 			return nil
@@ -109,7 +118,7 @@ func (w *Worker) clear(ctx context.Context, n budget.Bytes) error {
 				return ctx.Err()
 			}
 		}
-		if err := w.displace(ctx, victim, n == 0); err != nil {
+		if err := w.displace(ctx, victim, mustLeave); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,7 @@ type stand struct {
 
 	mu   sync.Mutex
 	last api.Claim // what was claimed last; guarded by mu, which is held while the queue is asked
+	at   time.Time // when; guarded by mu
 
 	renewing sync.WaitGroup
 	stop     context.CancelFunc // ends the renewing; nil before begin
@@ -45,7 +46,7 @@ func (s *stand) claim(ctx context.Context, decide func(others []api.Claim) (api.
 	if err != nil {
 		return fmt.Errorf("claim memory: %w", err)
 	}
-	s.last = made
+	s.last, s.at = made, time.Now()
 	return nil
 }
 
@@ -77,6 +78,9 @@ func (s *stand) renew(ctx context.Context) {
 	defer cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if time.Since(s.at) > claimLife-10*time.Second {
+		return // it may have expired, and others have its memory: who knows the limit now must claim it
+	}
 	err := s.claim(ctx, func([]api.Claim) (api.Claim, error) { return s.last, nil })
 	if err != nil {
 		s.log.Debug("the claim on the device could not be renewed", zap.Error(err))
