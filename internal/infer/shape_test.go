@@ -34,6 +34,7 @@ func TestHostReplacesWithTheNewShape(t *testing.T) {
 	var died *infer.DiedError
 	require.ErrorAs(t, <-errs, &died)
 	require.Contains(t, died.Reason, "no memory")
+	require.True(t, died.Reshaping, "no job is at fault")
 	require.NotEqual(t, first, seen.newest())
 
 	// And so has each that comes after it.
