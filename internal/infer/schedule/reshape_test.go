@@ -267,8 +267,9 @@ func TestStepsInDebug(t *testing.T) {
 	first, last := steps[0].ContextMap(), steps[len(steps)-1].ContextMap()
 	require.Equal(t, map[string]any{
 		"jobs": int64(1), "running": int64(1), "prefill_tokens": int64(64), "decode_tokens": int64(0),
-		"cells_used": int64(64), "sequences_free": int64(1),
+		"cells_used": int64(64), "kv_used_bytes": first["kv_used_bytes"], "sequences_free": int64(1),
 	}, first)
+	require.Positive(t, first["kv_used_bytes"])
 	require.Equal(t, int64(0), last["prefill_tokens"])
 	require.Equal(t, int64(1), last["decode_tokens"])
 	require.Equal(t, int64(100+out.CompletionTokens-1), last["cells_used"])

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tempo/internal/budget"
 	"tempo/internal/infer"
 	"tempo/internal/infer/llama"
 )
@@ -354,9 +355,10 @@ func (s *Scheduler) logStep() {
 			decode++
 		}
 	}
+	kv := s.ctx.Cache() / budget.Bytes(s.ctx.Options().Cells) * budget.Bytes(cells)
 	entry.Write(zap.Int("jobs", len(s.jobs)), zap.Int("running", running),
 		zap.Int("prefill_tokens", s.ctx.Options().Batch-s.ctx.Room()-decode), zap.Int("decode_tokens", decode),
-		zap.Int("cells_used", cells), zap.Int("sequences_free", len(s.free)))
+		zap.Int("cells_used", cells), zap.Int64("kv_used_bytes", int64(kv)), zap.Int("sequences_free", len(s.free)))
 }
 
 func samplerOptions(req infer.Request) llama.SamplerOptions {
