@@ -14,6 +14,7 @@ import (
 	"tempo/internal/config"
 	"tempo/internal/gguf"
 	"tempo/internal/infer/infertest"
+	"tempo/internal/infer/local/localtest"
 	"tempo/internal/queue"
 )
 
@@ -43,7 +44,7 @@ func TestExamine(t *testing.T) {
 	var order []Section
 	c := configured(t, "served="+tiny(t, nil))
 	r := Examine(t.Context(), c, Options{
-		Local: true, Layers: true, EngineArgs: []string{engineArg}, Stderr: os.Stderr,
+		Local: true, Layers: true, EngineArgs: []string{localtest.EngineArg}, Stderr: os.Stderr,
 		LibrariesSource: "flag --llama-lib", ModelSource: "environment TEMPO_MODEL",
 		Progress: func(s Section, _ *Report) { order = append(order, s) },
 	}, nil)
@@ -117,7 +118,7 @@ func TestExamineFinds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := Examine(t.Context(), configured(t, test.model, test.env...), Options{Local: true, Layers: true, EngineArgs: []string{engineArg}, Stderr: os.Stderr}, nil)
+			r := Examine(t.Context(), configured(t, test.model, test.env...), Options{Local: true, Layers: true, EngineArgs: []string{localtest.EngineArg}, Stderr: os.Stderr}, nil)
 			require.False(t, r.CanRun)
 			require.Len(t, r.Reasons, 1)
 			c := test.failed(r)
@@ -139,7 +140,7 @@ func TestExamineFinds(t *testing.T) {
 func TestExamineWarns(t *testing.T) {
 	t.Parallel()
 	model := tiny(t, func(s *gguf.Spec) { s.ChatTemplate = "" })
-	r := Examine(t.Context(), configured(t, model, "TEMPO_THREADS=500"), Options{Local: true, EngineArgs: []string{engineArg}, Stderr: os.Stderr}, nil)
+	r := Examine(t.Context(), configured(t, model, "TEMPO_THREADS=500"), Options{Local: true, EngineArgs: []string{localtest.EngineArg}, Stderr: os.Stderr}, nil)
 	require.True(t, r.CanRun, "%v", r.Reasons)
 	require.Equal(t, Warn, r.Model.Status)
 	require.Contains(t, r.Model.Problem, "no chat template")

@@ -18,6 +18,7 @@ import (
 	"tempo/internal/budget"
 	"tempo/internal/config"
 	"tempo/internal/infer/infertest"
+	"tempo/internal/infer/local/localtest"
 )
 
 // configured is a configuration for the tiny model on the CPU; env is added to it.
@@ -34,7 +35,7 @@ func configured(t *testing.T, env ...string) *config.Config {
 func options(t *testing.T, progress func(Step, *Result)) Options {
 	t.Helper()
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would have each engine sleep at its end
-	return Options{Seconds: 0.7, EngineArgs: []string{engineArg}, Stderr: os.Stderr, Progress: progress}
+	return Options{Seconds: 0.7, EngineArgs: []string{localtest.EngineArg}, Stderr: os.Stderr, Progress: progress}
 }
 
 // TestRun is not parallel: the engines of other tests would be its descendants.

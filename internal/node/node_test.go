@@ -1,12 +1,9 @@
 package node
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,27 +11,14 @@ import (
 	"tempo/api"
 	"tempo/internal/budget"
 	"tempo/internal/config"
-	"tempo/internal/infer"
 	"tempo/internal/infer/infertest"
-	"tempo/internal/infer/local"
+	"tempo/internal/infer/local/localtest"
 	"tempo/internal/queue"
 	"tempo/internal/setup"
 	"tempo/internal/worker"
 )
 
-// engineArg has the test binary be an engine process.
-const engineArg = "an-engine"
-
-func TestMain(m *testing.M) {
-	if !slices.Contains(os.Args, engineArg) {
-		os.Exit(m.Run())
-	}
-	engine := local.New(nil)
-	if err := infer.ServeParent(context.Background(), engine, engine.Broken()); err != nil {
-		fmt.Fprintln(os.Stderr, "engine:", err)
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { localtest.Main(func() { os.Exit(m.Run()) }) }
 
 // TestHeapLimit is not parallel: the limit is the process's.
 func TestHeapLimit(t *testing.T) {
@@ -53,7 +37,7 @@ func TestHeapLimit(t *testing.T) {
 	const extra = 2 * budget.GiB
 	shares := map[budget.Bytes]int64{}
 	for _, more := range []budget.Bytes{0, extra} {
-		n, err := Start(t.Context(), c, client, Options{Args: []string{engineArg}, Stderr: os.Stderr, ExtraOverhead: more}, nil)
+		n, err := Start(t.Context(), c, client, Options{Args: []string{localtest.EngineArg}, Stderr: os.Stderr, ExtraOverhead: more}, nil)
 		require.NoError(t, err)
 		shares[more] = debug.SetMemoryLimit(-1)
 		require.Equal(t, int64(n.Worker.OwnShare()), shares[more])
@@ -67,7 +51,7 @@ func TestHeapLimit(t *testing.T) {
 
 	debug.SetMemoryLimit(int64(10 * budget.MiB)) // the user's
 	defer debug.SetMemoryLimit(before)
-	n, err := Start(t.Context(), c, client, Options{Args: []string{engineArg}}, nil)
+	n, err := Start(t.Context(), c, client, Options{Args: []string{localtest.EngineArg}}, nil)
 	require.NoError(t, err)
 	require.Equal(t, int64(10*budget.MiB), debug.SetMemoryLimit(-1))
 	require.NoError(t, n.Close())
@@ -81,7 +65,7 @@ func TestPreviewStart(t *testing.T) {
 	c, err := config.Load(nil, []string{"TEMPO_DEVICE=cpu", "TEMPO_THREADS=1", "TEMPO_MODEL=" + spec.Model, "TEMPO_LLAMA_LIB=" + spec.LibDir})
 	require.NoError(t, err)
 	alive := map[int]bool{}
-	o := Options{Args: []string{engineArg}, Stderr: os.Stderr, OnEngine: func(pid int, is bool) { alive[pid] = is }}
+	o := Options{Args: []string{localtest.EngineArg}, Stderr: os.Stderr, OnEngine: func(pid int, is bool) { alive[pid] = is }}
 	heap := debug.SetMemoryLimit(-1)
 	p, err := PreviewStart(t.Context(), c, o, nil, nil)
 	require.NoError(t, err)

@@ -17,6 +17,7 @@ import (
 	"tempo/internal/gguf"
 	"tempo/internal/infer"
 	"tempo/internal/infer/infertest"
+	"tempo/internal/infer/local/localtest"
 	"tempo/internal/queue"
 	"tempo/internal/worker"
 )
@@ -59,7 +60,7 @@ func newPressed(t *testing.T) *pressed {
 	monitor := budget.NewMonitor(budget.ProportionalSetSize, 50*time.Millisecond, nil)
 	monitor.Add(os.Getpid())
 	host := infer.NewHost(infer.HostOptions{
-		Command: []string{os.Args[0], engineArg}, Stderr: os.Stderr,
+		Command: []string{os.Args[0], localtest.EngineArg}, Stderr: os.Stderr,
 		OnProcess: func(pid int, alive bool) {
 			if alive {
 				p.engine.Store(int64(pid))

@@ -3,15 +3,12 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"tempo/api"
 	"tempo/internal/budget"
 	"tempo/internal/infer"
 	"tempo/internal/queue"
@@ -128,6 +125,19 @@ func (e *elastic) options(o *Options) {
 	o.Limit = budget.GiB
 	o.Measure, o.ReadDevice, o.Device.MemoryID = e.measure, e.read, "the device"
 	o.WatchInterval, o.GrowAfter = 5*time.Millisecond, 50*time.Millisecond
+}
+
+// worker is one over the engine that is not started yet, and takes no jobs.
+func (e *elastic) worker(c *queue.Client, change func(*Options)) *Worker {
+	opts := Options{
+		Name: "w", Model: model, Device: budget.Device{ID: "cpu"}, Spec: infer.Spec{GPU: -1, Threads: 1, Batch: 512},
+		MaxParallelTokens: 4, MaxCacheTokens: 1024,
+	}
+	e.options(&opts)
+	change(&opts)
+	monitor := budget.NewMonitor(opts.Measure, time.Second, nil)
+	monitor.Add(enginePID)
+	return New(opts, c, nil, e, monitor, nil)
 }
 
 // newElastic is an engine whose jobs wait for goOn, beside 10 MiB.
@@ -313,101 +323,6 @@ func TestAnEngineThatIsGoneEndsAnIdleWorker(t *testing.T) {
 	require.ErrorIs(t, <-ended, gone)
 }
 
-// TestAClaimLivesThroughALongLoad: another worker that starts meanwhile must see it.
-func TestAClaimLivesThroughALongLoad(t *testing.T) {
-	t.Parallel()
-	s := newServer(t)
-	c := s.with(t, queue.Topology{ClaimTTL: 300 * time.Millisecond})
-	e := newElastic(nil)
-	e.loads = make(chan struct{})
-	opts := Options{
-		Name: "w", Model: model, Device: budget.Device{ID: "cpu", MemoryID: "the device"}, Spec: infer.Spec{GPU: -1, Threads: 1, Batch: 512},
-		MaxParallelTokens: 4, MaxCacheTokens: 1024, RenewClaim: 30 * time.Millisecond,
-	}
-	e.options(&opts)
-	monitor := budget.NewMonitor(opts.Measure, time.Second, nil)
-	monitor.Add(enginePID)
-	w := New(opts, c, nil, e, monitor, nil)
-	started := make(chan error, 1)
-	go func() { started <- w.Start(t.Context()) }()
-	claims := func() int {
-		all, err := c.Claims(t.Context(), "the device")
-		require.NoError(t, err)
-		return len(all)
-	}
-	require.Eventually(t, func() bool { return claims() == 1 }, 5*time.Second, time.Millisecond)
-	require.Never(t, func() bool { return claims() != 1 }, time.Second, 20*time.Millisecond)
-	close(e.loads)
-	require.NoError(t, <-started)
-	w.Close()
-	require.Zero(t, claims())
-}
-
-// slowClaims is a queue on which everybody else is faster.
-type slowClaims struct{ Queue }
-
-func (q slowClaims) Claim(ctx context.Context, device, worker string, decide func([]api.Claim) (api.Claim, error)) error {
-	select {
-	case <-time.After(50 * time.Millisecond):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return q.Queue.Claim(ctx, device, worker, decide)
-}
-
-// TestWorkersGrowBesideEachOther: two that see at once that memory is free again
-// never promise it twice.
-func TestWorkersGrowBesideEachOther(t *testing.T) {
-	t.Parallel()
-	s := newServer(t)
-	var stranger atomic.Int64 // what somebody else holds
-	const total = 600 * budget.MiB
-	engines := []*elastic{newElastic(nil), newElastic(nil)}
-	read := func() (budget.Device, error) {
-		free := total - budget.Bytes(stranger.Load())
-		for _, e := range engines {
-			held, _ := e.measure(enginePID)
-			free = free.Sub(held)
-		}
-		return budget.Device{ID: "cpu", MemoryID: "shared", Total: total, Free: free}, nil
-	}
-	var rigs []*rig
-	for i, e := range engines {
-		stranger.Store(int64(total - 120*budget.MiB*budget.Bytes(i+1))) // each finds 120 MiB
-		c := s.connect(t)
-		r := newWorker(t, c, e, func(o *Options) {
-			e.options(o)
-			o.Name, o.Device.MemoryID, o.ReadDevice = fmt.Sprint("w", i), "shared", read
-			o.MaxCacheTokens, o.WatchInterval, o.GrowAfter = 6144, 20*time.Millisecond, 100*time.Millisecond
-		})
-		r.queue = slowClaims{c}
-		r.stand.queue = r.queue
-		rigs = append(rigs, r)
-	}
-	for _, r := range rigs {
-		r.run(t)
-	}
-	c := s.connect(t)
-	promised := func() (sum budget.Bytes) {
-		claims, err := c.Claims(t.Context(), "shared")
-		require.NoError(t, err)
-		for _, claim := range claims {
-			sum = sum.Add(budget.Bytes(claim.Bytes))
-		}
-		return sum
-	}
-	require.LessOrEqual(t, promised(), 240*budget.MiB)
-	stranger.Store(0)
-	deadline := time.Now().Add(2 * time.Second)
-	for time.Now().Before(deadline) {
-		require.LessOrEqual(t, promised(), total)
-	}
-	require.Greater(t, promised(), total*3/4, "and what is free is used")
-	for _, r := range rigs {
-		require.NoError(t, r.stop())
-	}
-}
-
 // TestAutomaticParallelTokensFollow what is available.
 func TestAutomaticParallelTokensFollow(t *testing.T) {
 	t.Parallel()
@@ -474,89 +389,6 @@ func TestAJobMovesToHostMemory(t *testing.T) {
 	}
 	require.Greater(t, w.host.Snapshot().PeakReserved, w.pool.perCell.Mul(256))
 	require.NoError(t, w.stop())
-}
-
-// TestWorkersShareADevice: two that start at once never promise more than it has.
-func TestWorkersShareADevice(t *testing.T) {
-	t.Parallel()
-	c := newQueue(t)
-	const total = 240 * budget.MiB
-	goOn := make(chan struct{})
-	close(goOn)
-	engines := []*elastic{newElastic(goOn), newElastic(goOn)}
-	free := func() (budget.Device, error) {
-		n := total
-		for _, e := range engines {
-			held, _ := e.measure(enginePID)
-			n = n.Sub(held)
-		}
-		return budget.Device{ID: "cpu", Total: total, Free: n}, nil
-	}
-	workers := make([]*Worker, 2)
-	var starts sync.WaitGroup
-	for i, e := range engines {
-		starts.Go(func() {
-			opts := Options{
-				Name: []string{"a", "b"}[i], Model: model, Device: budget.Device{ID: "cpu", MemoryID: "shared"}, Spec: infer.Spec{GPU: -1, Threads: 1, Batch: 512},
-				Limit: budget.GiB, Measure: e.measure, ReadDevice: free, MaxParallelTokens: 4, MaxCacheTokens: 1024,
-			}
-			monitor := budget.NewMonitor(opts.Measure, time.Second, nil)
-			monitor.Add(enginePID)
-			workers[i] = New(opts, c, nil, e, monitor, nil)
-			if err := workers[i].Start(t.Context()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	starts.Wait()
-	for _, w := range workers {
-		t.Cleanup(w.Close)
-	}
-	claims, err := c.Claims(t.Context(), "shared")
-	require.NoError(t, err)
-	require.Len(t, claims, 2)
-	var promised budget.Bytes
-	for _, claim := range claims {
-		t.Logf("worker %s has promised %v of %v", claim.Worker, budget.Bytes(claim.Bytes), total)
-		promised = promised.Add(budget.Bytes(claim.Bytes))
-	}
-	require.LessOrEqual(t, promised, total)
-	require.NotEqual(t, workers[0].plan.Cells, workers[1].plan.Cells, "the second takes what is left")
-}
-
-// TestAClaimOfTheDeadIsWaitedFor: a worker that was killed still has its claim when
-// it is started again.
-func TestAClaimOfTheDeadIsWaitedFor(t *testing.T) {
-	t.Parallel()
-	s := newServer(t)
-	c, dead := s.connect(t), s.connect(t)
-	require.NoError(t, dead.Claim(t.Context(), "the device", "w", func([]api.Claim) (api.Claim, error) {
-		return api.Claim{Bytes: int64(budget.GiB)}, nil
-	}))
-	e := newElastic(nil)
-	tries := make(chan struct{}, 100)
-	opts := Options{
-		Name: "w", Model: model, Device: budget.Device{ID: "cpu", MemoryID: "the device"}, Spec: infer.Spec{GPU: -1, Threads: 1, Batch: 512},
-		MaxParallelTokens: 4, MaxCacheTokens: 1024,
-	}
-	e.options(&opts)
-	opts.RetryStart = time.Millisecond
-	opts.ReadDevice = func() (budget.Device, error) {
-		tries <- struct{}{}
-		return e.read()
-	}
-	monitor := budget.NewMonitor(opts.Measure, time.Second, nil)
-	monitor.Add(enginePID)
-	w := New(opts, c, nil, e, monitor, nil)
-	started := make(chan error, 1)
-	go func() { started <- w.Start(t.Context()) }()
-	for range 3 {
-		<-tries
-	}
-	require.Empty(t, e.cells(), "nothing is allocated")
-	require.NoError(t, dead.Unclaim(t.Context(), "the device", "w"))
-	require.NoError(t, <-started)
-	w.Close()
 }
 
 // TestAnUnloadedModelComesBackUnderAWarning: what stays without it can be most of a

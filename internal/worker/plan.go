@@ -66,14 +66,7 @@ func (w *Worker) planPool(ctx context.Context, limit budget.Bytes) error {
 	if err != nil {
 		return err
 	}
-	dryRun := func(sequences, cells int) (budget.Footprint, error) {
-		f, err := w.engine.DryRun(ctx, infer.Shape{Sequences: sequences, Cells: cells})
-		f.KVCache = wholeCells(f.KVCache, cells)
-		if w.opts.Device.Kind == budget.CPU {
-			f.Overhead = f.Overhead.Add(cellRecord.Mul(int64(cells)))
-		}
-		return f, err
-	}
+	dryRun := w.dryRun(ctx)
 	parallel, err := w.parallelTokens(limit, fixed, dryRun)
 	if err != nil {
 		return err
@@ -96,6 +89,27 @@ func (w *Worker) planPool(ctx context.Context, limit budget.Bytes) error {
 	}
 	w.log.Info("memory is planned", zap.String("plan", w.plan.Reason))
 	return w.measureLine(fixed, dryRun)
+}
+
+// dryRun asks the engine for sizes, and for each only once.
+func (w *Worker) dryRun(ctx context.Context) budget.Fit {
+	known := map[infer.Shape]budget.Footprint{}
+	return func(sequences, cells int) (budget.Footprint, error) {
+		shape := infer.Shape{Sequences: sequences, Cells: cells}
+		if f, ok := known[shape]; ok {
+			return f, nil
+		}
+		f, err := w.engine.DryRun(ctx, shape)
+		if err != nil {
+			return f, err
+		}
+		f.KVCache = wholeCells(f.KVCache, cells)
+		if w.opts.Device.Kind == budget.CPU {
+			f.Overhead = f.Overhead.Add(cellRecord.Mul(int64(cells)))
+		}
+		known[shape] = f
+		return f, nil
+	}
 }
 
 // cellRecord is what llama.cpp keeps of each cell beside the pool, in a dry run too.
