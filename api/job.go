@@ -9,6 +9,7 @@ import (
 const (
 	ChatCompletions = "/v1/chat/completions"
 	Completions     = "/v1/completions"
+	Embeddings      = "/v1/embeddings"
 )
 
 // Priority orders the batches of a queue; inside one priority they are served
@@ -30,7 +31,7 @@ type Job struct {
 	CustomID string          `json:"custom_id"`      // the user's name for the line, unique in the batch
 	Model    string          `json:"model"`          // served name of the model that is to answer
 	Priority Priority        `json:"priority"`       // the batch's
-	URL      string          `json:"url"`            // ChatCompletions or Completions
+	URL      string          `json:"url"`            // ChatCompletions, Completions or Embeddings
 	Body     json.RawMessage `json:"body"`           // the request as the user wrote it
 	Line     int             `json:"line,omitempty"` // line of the input file, from 1; 0 = not from a file
 }

@@ -116,12 +116,43 @@ type Lease interface {
 
 // Output is what a job generated.
 type Output struct {
-	Text             string        `json:"text"`
-	FinishReason     string        `json:"finish_reason"` // "stop" or "length"
+	Choices []Choice `json:"choices,omitempty"` // as many as the job asked for
+	// Embeddings has a vector for each text of the job's input, of length 1.
+	Embeddings       [][]float32   `json:"embeddings,omitempty"`
 	PromptTokens     int           `json:"prompt_tokens"`
-	CompletionTokens int           `json:"completion_tokens"`
-	CachedTokens     int           `json:"cached_tokens"`
-	Started          time.Time     `json:"started"` // when its prefill began
-	Prefill          time.Duration `json:"prefill"` // from there to the first token
-	Decode           time.Duration `json:"decode"`  // from there to the last
+	CompletionTokens int           `json:"completion_tokens"` // of all choices
+	CachedTokens     int           `json:"cached_tokens"`     // of the prompt, not decoded for this job
+	Started          time.Time     `json:"started"`           // when its prefill began
+	Prefill          time.Duration `json:"prefill"`           // from there to the first token
+	Decode           time.Duration `json:"decode"`            // from there to the last
+}
+
+// Text is the first choice's; "" if there is none.
+func (o *Output) Text() string {
+	if len(o.Choices) == 0 {
+		return ""
+	}
+	return o.Choices[0].Text
+}
+
+// Choice is one answer to a job's prompt.
+type Choice struct {
+	Text         string `json:"text"`
+	FinishReason string `json:"finish_reason"` // "stop" or "length"
+	// Logprobs are those of the tokens whose text the answer has, in their order; nil
+	// if the job did not ask for them.
+	Logprobs []TokenLogprobs `json:"logprobs,omitempty"`
+}
+
+// TokenLogprobs is a generated token with its log probability in the model's own
+// distribution, before any sampling parameter.
+type TokenLogprobs struct {
+	TokenLogprob
+	Top []TokenLogprob `json:"top,omitempty"` // the most likely tokens, the likeliest first
+}
+
+// TokenLogprob is a token and the natural logarithm of its probability.
+type TokenLogprob struct {
+	Piece   []byte  `json:"piece"` // the token's bytes: not always whole UTF-8 sequences
+	Logprob float32 `json:"logprob"`
 }

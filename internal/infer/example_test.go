@@ -35,7 +35,7 @@ func ExampleEngine() {
 		log.Fatal(err)
 	}
 	fmt.Println(planned.KVCache, "for the pool")
-	fmt.Printf("%s (%s)\n", out.Text, out.FinishReason)
+	fmt.Printf("%s (%s)\n", out.Text(), out.Choices[0].FinishReason)
 	// Output:
 	// 1.00 MiB for the pool
 	// one two (length)

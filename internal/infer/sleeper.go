@@ -168,7 +168,7 @@ func (s *Sleeper) run(ctx context.Context, req Request, pool int) (*Output, erro
 		}
 	}
 	return &Output{
-		Text: strings.Join(words[:made], " "), FinishReason: reason,
+		Choices:      []Choice{{Text: strings.Join(words[:made], " "), FinishReason: reason}},
 		PromptTokens: len(words), CompletionTokens: made, Started: started, Decode: time.Since(started),
 	}, nil
 }

@@ -19,7 +19,7 @@ func (w *Worker) success(j *job, request *api.Request, out *infer.Output) *api.R
 		Object:  "chat.completion",
 		Created: time.Now().Unix(),
 		Model:   w.opts.Model,
-		Choices: []api.Choice{{FinishReason: out.FinishReason}},
+		Choices: []api.Choice{{FinishReason: out.Choices[0].FinishReason}},
 		Usage: api.Usage{
 			PromptTokens: out.PromptTokens, CompletionTokens: out.CompletionTokens,
 			TotalTokens:         out.PromptTokens + out.CompletionTokens,
@@ -28,12 +28,13 @@ func (w *Worker) success(j *job, request *api.Request, out *infer.Output) *api.R
 	}
 	if request.URL == api.Completions {
 		body.ID, body.Object = "cmpl-"+id, "text_completion"
-		body.Choices[0].Text = &out.Text
+		text := out.Text()
+		body.Choices[0].Text = &text
 	} else {
-		body.Choices[0].Message = &api.AnswerMessage{Role: "assistant", Content: out.Text}
+		body.Choices[0].Message = &api.AnswerMessage{Role: "assistant", Content: out.Text()}
 	}
 	r := w.result(j, 200, body)
-	r.Tempo.CutByMemory = out.FinishReason == "length" && out.CompletionTokens != request.MaxTokens &&
+	r.Tempo.CutByMemory = out.Choices[0].FinishReason == "length" && out.CompletionTokens != request.MaxTokens &&
 		out.PromptTokens+out.CompletionTokens < w.facts.Context
 	r.Tempo.Timing = &api.Timing{
 		QueueSeconds:   max(out.Started.Sub(j.delivery.Published).Seconds(), 0),

@@ -158,7 +158,7 @@ func TestResultTooLargeForTheServer(t *testing.T) {
 type hugeAnswer struct{ infer.Sleeper }
 
 func (*hugeAnswer) Generate(context.Context, infer.Request) (*infer.Output, error) {
-	return &infer.Output{Text: words(2 << 20), FinishReason: "stop", Started: time.Now()}, nil
+	return &infer.Output{Choices: []infer.Choice{{Text: words(2 << 20), FinishReason: "stop"}}, Started: time.Now()}, nil
 }
 
 func TestTwoBatchesProgress(t *testing.T) {

@@ -79,7 +79,7 @@ func reshape(t *testing.T, s *suite) {
 	for i, p := range prompts {
 		out, err := s.Generate(t.Context(), complete("alone", p, 100, NewLease(0)))
 		require.NoError(t, err)
-		want[i] = out.Text
+		want[i] = out.Text()
 	}
 	for _, cells := range []int{1024, 768, 1024, 512} {
 		var jobs errgroup.Group
@@ -94,8 +94,8 @@ func reshape(t *testing.T, s *suite) {
 			}
 			jobs.Go(func() error {
 				out, err := s.Generate(t.Context(), complete(fmt.Sprint(i), p, 100, l))
-				if err == nil && out.Text != want[i] {
-					err = fmt.Errorf("in %d cells: got %q, want %q", cells, out.Text, want[i])
+				if err == nil && out.Text() != want[i] {
+					err = fmt.Errorf("in %d cells: got %q, want %q", cells, out.Text(), want[i])
 				}
 				return err
 			})
@@ -245,7 +245,7 @@ func reclaim(t *testing.T, s *suite) {
 			l.TakeBack()
 		case e := <-end:
 			require.NoError(t, e.err)
-			require.Equal(t, alone.Text, e.out.Text)
+			require.Equal(t, alone.Text(), e.out.Text())
 			require.Equal(t, alone.CompletionTokens, e.out.CompletionTokens)
 			require.Greater(t, len(l.Calls()), 1, "it was told, and has not answered")
 			return
@@ -260,7 +260,7 @@ func reclaim(t *testing.T, s *suite) {
 	defer close(back)
 	e := <-end
 	require.NoError(t, e.err)
-	require.Equal(t, alone.Text, e.out.Text)
+	require.Equal(t, alone.Text(), e.out.Text())
 	require.Equal(t, alone.CompletionTokens, e.out.CompletionTokens)
 }
 

@@ -93,9 +93,9 @@ func (s *suite) check(ctx context.Context, id string, n, maxTokens int) error {
 		return fmt.Errorf("job %s: %d tokens in the prompt, want %d", id, out.PromptTokens, n)
 	case out.CompletionTokens < 1 || out.CompletionTokens > maxTokens:
 		return fmt.Errorf("job %s: %d tokens generated, want 1 to %d", id, out.CompletionTokens, maxTokens)
-	case out.FinishReason != "stop" && out.FinishReason != "length":
-		return fmt.Errorf("job %s: finish reason %q", id, out.FinishReason)
-	case out.FinishReason == "length" && out.CompletionTokens != maxTokens && n+out.CompletionTokens != shape().Cells:
+	case out.Choices[0].FinishReason != "stop" && out.Choices[0].FinishReason != "length":
+		return fmt.Errorf("job %s: finish reason %q", id, out.Choices[0].FinishReason)
+	case out.Choices[0].FinishReason == "length" && out.CompletionTokens != maxTokens && n+out.CompletionTokens != shape().Cells:
 		return fmt.Errorf("job %s: ended for its length after %d tokens of %d", id, out.CompletionTokens, maxTokens)
 	case n+out.CompletionTokens-1 > l.Tokens(): // the last token never gets into the pool
 		return fmt.Errorf("job %s: used %d tokens of a lease of %d", id, n+out.CompletionTokens-1, l.Tokens())
@@ -361,7 +361,7 @@ func repeats(t *testing.T, s *suite) {
 	for i := range 2 {
 		out, err := s.Generate(t.Context(), complete(fmt.Sprint(i), "the same prompt", 20, NewLease(0)))
 		require.NoError(t, err)
-		texts = append(texts, out.Text)
+		texts = append(texts, out.Text())
 	}
 	require.Equal(t, texts[0], texts[1])
 }

@@ -75,8 +75,7 @@ func (j *job) want(pool int) int {
 // output is the job's result after its last token.
 func (j *job) output(reason string, now time.Time) *infer.Output {
 	return &infer.Output{
-		Text:             j.out.String(),
-		FinishReason:     reason,
+		Choices:          []infer.Choice{{Text: j.out.String(), FinishReason: reason}},
 		PromptTokens:     len(j.prompt),
 		CompletionTokens: j.made,
 		Started:          j.started,

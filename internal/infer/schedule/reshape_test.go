@@ -46,7 +46,7 @@ func TestReshapeInTheMiddle(t *testing.T) {
 	got, err := r.run(t.Context(), long(), l)
 	require.NoError(t, err)
 	require.Positive(t, at)
-	require.Equal(t, want.Text, got.Text)
+	require.Equal(t, want.Text(), got.Text())
 	require.Equal(t, want.CompletionTokens, got.CompletionTokens)
 }
 
@@ -97,7 +97,7 @@ func TestReshapeToFewerSequences(t *testing.T) {
 	for range 2 {
 		out := <-outs
 		require.NotNil(t, out)
-		require.Equal(t, want.Text, out.Text)
+		require.Equal(t, want.Text(), out.Text())
 	}
 	require.NoError(t, r.Reshape(infer.Shape{Sequences: 1, Cells: 512}))
 	require.Equal(t, 400, r.mustRun(t, api.Request{Prompt: infertest.Words(400), MaxTokens: 1}).PromptTokens)
@@ -124,7 +124,7 @@ func TestReshapeChangesWhatFits(t *testing.T) {
 	out, err := r.run(t.Context(), api.Request{Prompt: infertest.Words(300), MaxTokens: 500}, l)
 	require.NoError(t, err)
 	require.True(t, grown)
-	require.Equal(t, "length", out.FinishReason)
+	require.Equal(t, "length", out.Choices[0].FinishReason)
 	require.Equal(t, 500, out.CompletionTokens)
 
 	// One waits for memory while the pool gets too small for it.
@@ -186,7 +186,7 @@ func TestReclaimInTheMiddle(t *testing.T) {
 	got, err := r.run(t.Context(), long(), l)
 	require.NoError(t, err)
 	require.Positive(t, out)
-	require.Equal(t, want.Text, got.Text)
+	require.Equal(t, want.Text(), got.Text())
 	require.Equal(t, want.CompletionTokens, got.CompletionTokens)
 	calls := l.Calls()
 	for i, c := range calls[1:] {
@@ -227,7 +227,7 @@ func TestReshapeWhileOneIsOut(t *testing.T) {
 	}
 	got, err = r.run(t.Context(), long(), l)
 	require.NoError(t, err)
-	require.Equal(t, want.Text, got.Text)
+	require.Equal(t, want.Text(), got.Text())
 }
 
 // A job that is out and is refused gives its saved state up.

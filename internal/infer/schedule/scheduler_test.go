@@ -118,7 +118,7 @@ func TestGreedyEqualsAPlainLoop(t *testing.T) {
 		require.Equal(t, made, got.CompletionTokens, prompt)
 		ended := newText(nil)
 		ended.add([]byte(want))
-		require.Equal(t, ended.String(), got.Text, prompt)
+		require.Equal(t, ended.String(), got.Text(), prompt)
 	}
 }
 
@@ -165,15 +165,15 @@ func TestStopStrings(t *testing.T) {
 	r := newRig(t, 512, 2, 64)
 	job := api.Request{Prompt: "hello there", MaxTokens: 40}
 	whole := r.mustRun(t, job)
-	require.Greater(t, len(whole.Text), 4, "the model says too little to cut")
-	stop := whole.Text[len(whole.Text)/2:]
+	require.Greater(t, len(whole.Text()), 4, "the model says too little to cut")
+	stop := whole.Text()[len(whole.Text())/2:]
 	require.Equal(t, strings.ToValidUTF8(stop, "?"), stop)
 	job.Stop = []string{"never ever said", stop[:min(3, len(stop))]}
 	cut := r.mustRun(t, job)
-	require.Equal(t, "stop", cut.FinishReason)
-	before, _, found := strings.Cut(whole.Text, job.Stop[1])
+	require.Equal(t, "stop", cut.Choices[0].FinishReason)
+	before, _, found := strings.Cut(whole.Text(), job.Stop[1])
 	require.True(t, found)
-	require.Equal(t, before, cut.Text)
+	require.Equal(t, before, cut.Text())
 	require.Less(t, cut.CompletionTokens, whole.CompletionTokens+1)
 }
 
@@ -186,8 +186,8 @@ func TestSeeds(t *testing.T) {
 	for n := range uint32(5) {
 		job.Sampling.Seed = seed(n)
 		first := r.mustRun(t, job)
-		require.Equal(t, first.Text, r.mustRun(t, job).Text, "seed %d", n)
-		texts[first.Text] = true
+		require.Equal(t, first.Text(), r.mustRun(t, job).Text(), "seed %d", n)
+		texts[first.Text()] = true
 	}
 	require.Greater(t, len(texts), 1, "different seeds")
 
@@ -199,7 +199,7 @@ func TestSeeds(t *testing.T) {
 	require.NoError(t, err)
 	out, err := r.Submit(t.Context(), infer.Request{Job: &job, Seed: 3, Lease: infertest.NewLease(0)}, prompt, r.limit)
 	require.NoError(t, err)
-	require.Equal(t, named.Text, out.Text)
+	require.Equal(t, named.Text(), out.Text())
 }
 
 func TestPenalties(t *testing.T) {
@@ -216,7 +216,7 @@ func TestPenalties(t *testing.T) {
 			job := api.Request{Prompt: prompt, MaxTokens: 60}
 			plain := r.mustRun(t, job)
 			penalise(&job.Sampling)
-			changed = changed || plain.Text != r.mustRun(t, job).Text
+			changed = changed || plain.Text() != r.mustRun(t, job).Text()
 		}
 		require.True(t, changed, name)
 	}
