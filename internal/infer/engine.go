@@ -54,7 +54,13 @@ type Spec struct {
 	// CacheTypes; "" = f16.
 	CacheTypeK string `json:"cache_type_k"`
 	CacheTypeV string `json:"cache_type_v"`
+	// Layout is how the KV cache is divided, one of Layouts; "" = auto.
+	Layout string `json:"layout"`
 }
+
+// Layouts are the ways to divide the KV cache: by what the jobs need, into a stream of
+// its own for each of them, or one pool for all.
+func Layouts() []string { return []string{"auto", "streams", "unified"} }
 
 // CacheTypes are the names, llama.cpp's, of what keys and values can be kept in.
 func CacheTypes() []string {
@@ -85,10 +91,13 @@ func (s Shape) Empty() bool { return s.Cells == 0 && s.Sequences == 0 }
 
 // Request is one job for an engine.
 type Request struct {
-	ID    string // for messages; two that run at the same time may have the same
-	Job   *api.Request
-	Seed  uint32 // used if the job names none
-	Lease Lease
+	ID   string // for messages; two that run at the same time may have the same
+	Job  *api.Request
+	Seed uint32 // used if the job names none
+	// Priority orders the jobs that wait for room in the batch: the highest first, 0 is
+	// the usual.
+	Priority int
+	Lease    Lease
 }
 
 // Lease is a job's claim on the KV pool, in tokens. The engine never puts more

@@ -3,6 +3,7 @@ package infer
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ErrStopped says that the engine ended under a job: it was closed, or it broke.
@@ -97,3 +98,16 @@ func (e *StartError) Unwrap() error { return e.Err }
 
 // Hint says what to do about it.
 func (e *StartError) Hint() string { return e.Advice }
+
+// TimeoutError says that a job's own time limit passed before its last token.
+type TimeoutError struct {
+	Limit time.Duration `json:"limit"`
+	Made  int           `json:"made"` // tokens until then
+}
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("the job's timeout of %v passed after %d tokens", e.Limit, e.Made)
+}
+
+// Hint says what to change.
+func (e *TimeoutError) Hint() string { return "raise timeout, or lower max_tokens" }

@@ -36,9 +36,11 @@ type wireJob struct {
 // wireRequest is a Request without its lease, which stays with the worker.
 type wireRequest struct {
 	wireJob
-	Job    *api.Request `json:"job"`
-	Seed   uint32       `json:"seed"`
-	Leased int          `json:"leased"` // tokens of the lease at the start
+	Job  *api.Request `json:"job"`
+	Seed uint32       `json:"seed"`
+	// Priority is Request's.
+	Priority int `json:"priority,omitempty"`
+	Leased   int `json:"leased"` // tokens of the lease at the start
 }
 
 // wireResize asks for tokens on behalf of a job.
@@ -55,10 +57,11 @@ const (
 	codeStart     = 3 // *StartError
 	codeLease     = 4 // the lease's own, which the worker still has
 	codeCancelled = 5
-	codeNoGPU     = 6 // *NoGPUError
-	codeStopped   = 7 // ErrStopped: the process is about to end
-	codePool      = 8 // *PoolError
-	codeBusy      = 9 // *BusyError
+	codeNoGPU     = 6  // *NoGPUError
+	codeStopped   = 7  // ErrStopped: the process is about to end
+	codePool      = 8  // *PoolError
+	codeBusy      = 9  // *BusyError
+	codeTimeout   = 10 // *TimeoutError
 )
 
 // errLease stands for the error of a lease on the engine's side.
@@ -72,6 +75,7 @@ func toWire(err error) *jsonrpc2.Error {
 	var noGPU *NoGPUError
 	var pool *PoolError
 	var busy *BusyError
+	var timeout *TimeoutError
 	switch {
 	case errors.As(err, &noGPU):
 		out.Code = codeNoGPU
@@ -85,6 +89,9 @@ func toWire(err error) *jsonrpc2.Error {
 	case errors.As(err, &busy):
 		out.Code = codeBusy
 		out.SetError(busy)
+	case errors.As(err, &timeout):
+		out.Code = codeTimeout
+		out.SetError(timeout)
 	case errors.As(err, &start):
 		out.Code = codeStart
 		out.SetError(wireStart{What: start.What, Advice: start.Advice, Cause: start.Err.Error()})
@@ -119,6 +126,8 @@ func fromWire(err error) error {
 		return data(e, &PoolError{})
 	case codeBusy:
 		return data(e, &BusyError{})
+	case codeTimeout:
+		return data(e, &TimeoutError{})
 	case codeStart:
 		var s wireStart
 		if e.Data != nil && json.Unmarshal(*e.Data, &s) == nil {

@@ -10,13 +10,20 @@ import (
 	"tempo/internal/budget"
 )
 
-// ContextOptions give a context its shape. All sequences share one pool of
-// cells (llama.cpp's unified KV cache): one cell is one token of one sequence.
+// ContextOptions give a context its shape. One cell is one token of one sequence.
 type ContextOptions struct {
 	Cells     int // size of the pool in tokens, a multiple of 256
 	Sequences int // 1 to 256
 	Batch     int // most tokens in one Decode
+	Micro     int // most tokens that go through the model at once; 0 = Batch
 	Threads   int
+	// Streams gives each sequence cells of its own, Cells / Sequences of them, which
+	// must be a multiple of 256. Without it all share the pool (llama.cpp's unified
+	// KV cache), and attention looks at the cells of all.
+	Streams bool
+	// Exact leaves out flash attention. With Streams a sequence's logits are then the
+	// same bit for bit whatever else is in the batch, and however its prompt is cut.
+	Exact bool
 	// TypeK and TypeV are what a cell's keys and values are kept in: one of
 	// CacheTypes, "" = f16.
 	TypeK, TypeV string
@@ -61,11 +68,17 @@ func (c *Context) open(opts ContextOptions) error {
 	params.NCtx = uint32(opts.Cells)
 	params.NSeqMax = uint32(opts.Sequences)
 	params.NBatch = uint32(opts.Batch)
-	params.NUbatch = uint32(opts.Batch)
+	params.NUbatch = uint32(opts.micro())
 	params.NOutputsMax = uint32(opts.Sequences)
 	params.NThreads = int32(opts.Threads)
 	params.NThreadsBatch = int32(opts.Threads)
 	params.KVUnified = 1
+	if opts.Streams {
+		params.KVUnified = 0
+	}
+	if opts.Exact {
+		params.FlashAttentionType = llama.FlashAttentionTypeDisabled
+	}
 	var err error
 	if params.TypeK, err = cacheType(opts.TypeK); err != nil {
 		return err
@@ -117,6 +130,24 @@ func (c *Context) Compute() budget.Bytes { return c.compute }
 // Options is the context's shape.
 func (c *Context) Options() ContextOptions { return c.opts }
 
+func (o ContextOptions) micro() int {
+	if o.Micro > 0 {
+		return min(o.Micro, o.Batch)
+	}
+	return o.Batch
+}
+
+// streams is how many pools of cells there are.
+func (o ContextOptions) streams() int {
+	if o.Streams {
+		return o.Sequences
+	}
+	return 1
+}
+
+// Longest is how many cells one sequence can have.
+func (o ContextOptions) Longest() int { return o.Cells / o.streams() }
+
 // Clear empties the batch.
 func (c *Context) Clear() { c.batch.NTokens = 0 }
 
@@ -124,7 +155,7 @@ func (c *Context) Clear() { c.batch.NTokens = 0 }
 // set its logits can be read after Decode, at the index that Add returns.
 func (c *Context) Add(t Token, pos, seq int, output bool) (int, error) {
 	i := int(c.batch.NTokens)
-	if err := c.batch.Add(t, llama.Pos(pos), []llama.SeqId{llama.SeqId(seq)}, output); err != nil {
+	if err := c.batch.Add(llama.Token(t), llama.Pos(pos), []llama.SeqId{llama.SeqId(seq)}, output); err != nil {
 		return 0, fmt.Errorf("add token %d of sequence %d to the batch: %w", pos, seq, err)
 	}
 	return i, nil
@@ -161,14 +192,45 @@ func (c *Context) Forget(seq int) error {
 	return nil
 }
 
-// Argmax is the most likely token at output i of the last Decode.
-func (c *Context) Argmax(i int) (Token, error) {
+// Share gives sequence to what from has, which must stay as it is until the next
+// Decode. to must be empty, and both may be decoded then. In one pool of cells it
+// costs nothing, between streams a copy of the stream within the next Decode.
+func (c *Context) Share(from, to int) error {
+	if err := llama.MemorySeqCp(c.memory, llama.SeqId(from), llama.SeqId(to), -1, -1); err != nil {
+		return fmt.Errorf("share sequence %d with %d: %w", from, to, err)
+	}
+	return nil
+}
+
+// Trim removes what sequence seq has from position n on. It returns false, and the
+// sequence is as it was, if the model's memory cannot be cut there: that of
+// recurrent models has no single tokens.
+func (c *Context) Trim(seq, n int) (bool, error) {
+	ok, err := llama.MemorySeqRm(c.memory, llama.SeqId(seq), llama.Pos(n), -1)
+	if err != nil {
+		return false, fmt.Errorf("cut sequence %d at %d: %w", seq, n, err)
+	}
+	return ok, nil
+}
+
+// Logits are the logits at output i of the last Decode, one for each token of the
+// vocabulary. The memory is llama.cpp's and is overwritten by the next Decode.
+func (c *Context) Logits(i int) ([]float32, error) {
 	logits, err := llama.GetLogitsIth(c.handle, int32(i), c.model.Vocabulary())
 	if err != nil {
-		return 0, fmt.Errorf("read logits: %w", err)
+		return nil, fmt.Errorf("read logits: %w", err)
 	}
 	if logits == nil {
-		return 0, fmt.Errorf("read logits: batch index %d has no output", i)
+		return nil, fmt.Errorf("read logits: batch index %d has no output", i)
+	}
+	return logits, nil
+}
+
+// Argmax is the most likely token at output i of the last Decode.
+func (c *Context) Argmax(i int) (Token, error) {
+	logits, err := c.Logits(i)
+	if err != nil {
+		return 0, err
 	}
 	best, at := float32(math.Inf(-1)), -1
 	for t, v := range logits {

@@ -14,7 +14,7 @@ import (
 )
 
 // Token is an index into the vocabulary.
-type Token = llama.Token
+type Token = int32
 
 // ModelOptions say how a model is loaded.
 type ModelOptions struct {
@@ -39,6 +39,8 @@ type Model struct {
 	buffers []string // names of the buffers with weights
 	pieces  [][]byte // text of every token, "" for control tokens
 	ends    []bool   // end-of-generation tokens
+	// endTokens are those of which ends is true.
+	endTokens []Token
 }
 
 // OpenModel loads the model file at path. The file must have been checked
@@ -110,14 +112,16 @@ func (m *Model) readVocabulary() {
 	m.pieces = make([][]byte, n)
 	m.ends = make([]bool, n)
 	buf := make([]byte, 256)
-	for t := range Token(n) {
+	for t := range llama.Token(n) {
 		size := llama.TokenToPiece(m.vocab, t, buf, 0, false)
 		if size < 0 { // longer than the buffer: the size it needs, negated
 			buf = make([]byte, -size)
 			size = llama.TokenToPiece(m.vocab, t, buf, 0, false)
 		}
 		m.pieces[t] = append([]byte(nil), buf[:max(size, 0)]...)
-		m.ends[t] = llama.VocabIsEOG(m.vocab, t)
+		if m.ends[t] = llama.VocabIsEOG(m.vocab, t); m.ends[t] {
+			m.endTokens = append(m.endTokens, Token(t))
+		}
 	}
 }
 
@@ -158,6 +162,13 @@ func (m *Model) Piece(t Token) []byte {
 // Ends reports whether t ends a generation (end of text, end of turn).
 func (m *Model) Ends(t Token) bool { return t >= 0 && int(t) < len(m.ends) && m.ends[t] }
 
+// EndTokens are the tokens that end a generation. The slice must not be changed.
+func (m *Model) EndTokens() []Token { return m.endTokens }
+
+// Trim has the C library and Go give back to the system what they keep of freed
+// memory.
+func (m *Model) Trim() { m.lib.Trim() }
+
 // ChatTemplate is the file's chat template (Jinja), "" if it has none.
 func (m *Model) ChatTemplate() string { return llama.ModelChatTemplate(m.handle, "") }
 
@@ -180,5 +191,10 @@ func (m *Model) Tokenize(text string) ([]Token, error) {
 	}
 	bos, _ := m.SpecialText()
 	addSpecial := !(llama.VocabGetAddBOS(m.vocab) && bos != "" && strings.HasPrefix(text, bos))
-	return llama.Tokenize(m.vocab, text, addSpecial, true), nil
+	found := llama.Tokenize(m.vocab, text, addSpecial, true)
+	tokens := make([]Token, len(found))
+	for i, t := range found {
+		tokens[i] = Token(t)
+	}
+	return tokens, nil
 }

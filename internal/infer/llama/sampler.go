@@ -87,7 +87,7 @@ func (s *Sampler) Sample(i int) (Token, error) {
 	if t < 0 || int(t) >= s.ctx.model.Vocabulary() {
 		return 0, fmt.Errorf("sample: llama.cpp returned token %d", t)
 	}
-	return t, nil
+	return Token(t), nil
 }
 
 // Close frees the chain.

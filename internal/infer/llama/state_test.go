@@ -72,7 +72,7 @@ func TestSavedSize(t *testing.T) {
 			require.NoError(t, decode(t, c, 0, 0, n))
 			s, err := c.Save(0)
 			require.NoError(t, err)
-			require.InDelta(t, perCell*float64(n), float64(s.Bytes()), 12*float64(n)+24*2+32, "two layers")
+			require.InDelta(t, perCell*float64(n), float64(s.Bytes()), 12*float64(n)+24*2+1024+32, "two layers")
 			s.Free()
 			s.Free()
 			require.NoError(t, c.Forget(0))

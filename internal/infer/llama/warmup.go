@@ -7,29 +7,15 @@ import (
 )
 
 // WarmUp runs the worst shapes once: the largest piece of one prompt, then a full
-// batch over all sequences with an output for each, and all stages of a sampler
-// chain on it. Pages and temporary pools that only appear then are there when
-// memory is measured. It leaves the pool empty.
+// batch over all sequences with an output for each. Pages and temporary pools that
+// only appear then are there when memory is measured. It leaves the pool empty.
 func (c *Context) WarmUp() error {
 	n := min(c.opts.Batch, c.opts.Cells)
-	if _, err := c.warm(n, 1); err != nil {
+	if _, err := c.warm(min(n, c.opts.Longest()), 1); err != nil {
 		return err
 	}
-	at, err := c.warm(n, min(c.opts.Sequences, n))
-	if err != nil {
-		return err
-	}
-	s, err := c.NewSampler(SamplerOptions{
-		Temperature: 1, TopK: 40, TopP: 0.9, MinP: 0.05, RepeatPenalty: 1.1, FrequencyPenalty: 0.1, PresencePenalty: 0.1,
-	})
-	if err != nil {
-		return fmt.Errorf("warm up: %w", err)
-	}
-	defer s.Close()
-	if _, err := s.Sample(at); err != nil {
-		return fmt.Errorf("warm up: %w", err)
-	}
-	return nil
+	_, err := c.warm(n, min(c.opts.Sequences, n))
+	return err
 }
 
 // warm decodes n tokens, spread over the first sequences, each of which has an

@@ -9,13 +9,16 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
+	"tempo/api"
 	"tempo/internal/budget"
 	"tempo/internal/gguf"
 	"tempo/internal/infer"
 	"tempo/internal/infer/llama"
+	"tempo/internal/infer/schedule"
 )
 
 // Engine is an infer.Engine over llama.cpp.
@@ -148,19 +151,18 @@ func (e *Engine) DryRun(_ context.Context, shape infer.Shape) (budget.Footprint,
 	if e.dry == nil {
 		return budget.Footprint{}, infer.ErrNotOpen
 	}
-	ctx, err := e.dry.NewContext(e.options(shape))
+	f, err := schedule.Footprint(e.dry, e.options(shape))
 	if err != nil {
 		return budget.Footprint{}, e.contextError(err)
 	}
-	f := footprint(ctx)
 	f.Weights = e.estimate
-	return f, ctx.Close()
+	return f, nil
 }
 
-func (e *Engine) options(shape infer.Shape) llama.ContextOptions {
-	return llama.ContextOptions{
+func (e *Engine) options(shape infer.Shape) schedule.Options {
+	return schedule.Options{
 		Cells: shape.Cells, Sequences: shape.Sequences, Batch: e.spec.Batch, Threads: e.spec.Threads,
-		TypeK: e.spec.CacheTypeK, TypeV: e.spec.CacheTypeV,
+		TypeK: e.spec.CacheTypeK, TypeV: e.spec.CacheTypeV, Layout: e.spec.Layout,
 	}
 }
 
@@ -170,10 +172,6 @@ func (e *Engine) contextError(err error) error {
 		return startError(err, adviceCache)
 	}
 	return startError(err, adviceMemory)
-}
-
-func footprint(c *llama.Context) budget.Footprint {
-	return budget.Footprint{KVCache: c.Cache(), ParallelBatch: c.Compute()}
 }
 
 // Load allocates the model and a context and runs its worst shapes once.
@@ -263,10 +261,51 @@ func (e *Engine) Generate(ctx context.Context, req infer.Request) (*infer.Output
 	}
 	defer e.leave()
 	prompt, err := l.prompt(req.Job)
+	if err == nil {
+		err = e.supports(req.Job)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return l.sched.Submit(ctx, req, prompt, l.longest)
+	out, err := l.sched.Submit(ctx, req, prompt, l.longest)
+	if err == nil && req.Job.Echo {
+		for i := range out.Choices {
+			out.Choices[i].Text = req.Job.Prompt + out.Choices[i].Text
+		}
+	}
+	return out, err
+}
+
+// supports refuses what this device or these settings cannot give.
+func (e *Engine) supports(job *api.Request) error {
+	switch {
+	case job.Reproducible && e.spec.GPU >= 0:
+		return &infer.RequestError{
+			Param: "reproducible", Message: "reproducible: a GPU's kernels give other numbers in other batches, so it is not promised there",
+			Advice: "send the job to a worker with --device cpu, or leave out reproducible",
+		}
+	case job.Reproducible && quantised(e.spec.CacheTypeV):
+		return &infer.RequestError{
+			Param:   "reproducible",
+			Message: fmt.Sprintf("reproducible: it takes attention without flash attention, which cannot read values of type %s", e.spec.CacheTypeV),
+			Advice:  "start the worker with --cache-type-v f16, or leave out reproducible",
+		}
+	}
+	return nil
+}
+
+func quantised(cacheType string) bool {
+	return !slices.Contains([]string{"", "f16", "bf16", "f32"}, cacheType)
+}
+
+// StepTimes are the scheduler's; zeros while nothing is loaded.
+func (e *Engine) StepTimes() (steps int64, decode, outside time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.model == nil {
+		return 0, 0, 0
+	}
+	return e.model.sched.StepTimes()
 }
 
 // begin waits until there is a model, which stays until leave is called.

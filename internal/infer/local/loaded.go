@@ -15,10 +15,9 @@ import (
 	"tempo/internal/infer/schedule"
 )
 
-// loaded is a model with its weights, a context and the scheduler that runs on it.
+// loaded is a model with its weights and the scheduler that runs on it.
 type loaded struct {
 	model    *llama.Model
-	ctx      *llama.Context // the scheduler's, once that runs
 	template *chat.Template
 	sched    *schedule.Scheduler
 	longest  int                // tokens of a job, prompt and output, whatever the pool
@@ -33,7 +32,6 @@ func (e *Engine) start(shape infer.Shape) (*loaded, error) {
 	if err := e.allocate(l, shape); err != nil {
 		return nil, errors.Join(err, l.close())
 	}
-	l.sched = schedule.New(l.model, l.ctx, e.log)
 	ctx, stop := context.WithCancel(context.Background())
 	l.stop, l.stopped = stop, make(chan struct{})
 	go func() {
@@ -49,11 +47,8 @@ func (e *Engine) allocate(l *loaded, shape infer.Shape) (err error) {
 	if l.model, err = e.lib.OpenModel(e.spec.Model, e.modelOptions(false)); err != nil {
 		return startError(err, adviceModel)
 	}
-	if l.ctx, err = l.model.NewContext(e.options(shape)); err != nil {
+	if l.sched, err = schedule.New(l.model, e.options(shape), e.log); err != nil {
 		return e.contextError(err)
-	}
-	if err := l.ctx.WarmUp(); err != nil {
-		return startError(err, adviceMemory)
 	}
 	if l.template, err = e.chatTemplate(l.model); err != nil {
 		return startError(err, adviceModel)
@@ -74,7 +69,7 @@ func (e *Engine) chatTemplate(m *llama.Model) (*chat.Template, error) {
 // footprint is what is allocated. It must not be called while the scheduler changes
 // its shape.
 func (l *loaded) footprint() budget.Footprint {
-	f := footprint(l.ctx)
+	f := l.sched.Footprint()
 	f.Weights = l.model.Weights()
 	return f
 }
@@ -122,8 +117,8 @@ func (l *loaded) end() {
 func (l *loaded) close() error {
 	l.end()
 	var errs []error
-	if l.ctx != nil {
-		errs = append(errs, l.ctx.Close())
+	if l.sched != nil {
+		errs = append(errs, l.sched.Close())
 	}
 	if l.model != nil {
 		errs = append(errs, l.model.Close())

@@ -7,6 +7,7 @@ import (
 
 	"tempo/internal/infer"
 	"tempo/internal/infer/llama"
+	"tempo/internal/infer/sample"
 )
 
 // job is a job in the scheduler. All fields belong to the goroutine of Run.
@@ -14,25 +15,39 @@ type job struct {
 	req infer.Request
 	ctx context.Context //nolint:containedctx // the job's own: it ends the job at the next step
 
-	prompt  []llama.Token
-	limit   int // most cells that it could ever use: prompt and all the output it may have
-	longest int // the same within the pool
-	seq     int // its sequence in the context, -1 before it has joined
-	cells   int // cells it uses: tokens that were decoded
+	tokens  []llama.Token // its prompt, and what it has generated for the answer that it is at
+	prompt  int           // of tokens, are the prompt
+	limit   int           // most cells that it could ever use: prompt and all the output it may have
+	longest int           // the same within the pool
+	pool    *pool         // in which it has a seat, nil before it has joined
+	seat    *seat
+	cells   int // of tokens, are in the pool: they were decoded
 	leased  int // cells it may use
 	asking  bool
 	recall  bool           // the owner of the memory wants it back, and was not answered yet
 	saved   *llama.Saved   // its KV while it is out of the pool, else nil
 	asks    sync.WaitGroup // requests for memory under way
+	passed  int            // jobs that came later and joined before it
+	timeout *time.Timer    // nil = it has none, or has not joined yet
 
-	next    llama.Token // token to decode next, once the prompt is through
-	made    int         // tokens generated
-	out     *text
-	sampler *llama.Sampler
+	answer  answer // that it is at
+	choices []infer.Choice
 	index   int // of its output in the batch of this step, -1 if it has none
+	cached  int // tokens of the prompt that were there already
+	made    int // tokens generated in all answers
 
 	started, first time.Time
 	done           chan outcome // receives once
+}
+
+// answer is one of the answers to a job's prompt.
+type answer struct {
+	text    *text
+	sampler *sample.Sampler
+	grammar *llama.Grammar // nil = none
+	picked  sample.Picked  // of this step
+	err     error          // of picking it
+	logs    []infer.TokenLogprobs
 }
 
 type outcome struct {
@@ -40,26 +55,32 @@ type outcome struct {
 	err error
 }
 
-// prefilling reports whether tokens of the prompt are still to be decoded.
-func (j *job) prefilling() bool { return j.cells < len(j.prompt) }
+// pending is how many of its tokens are still to be decoded, at least one while it runs.
+func (j *job) pending() int { return len(j.tokens) - j.cells }
 
-// room is how many more tokens the job's lease lets into the pool.
-func (j *job) room() int { return j.leased - j.cells }
+// prefilling reports whether more than the next token is to be decoded.
+func (j *job) prefilling() bool { return j.pending() > 1 || j.cells < j.prompt }
+
+// exact reports whether it must be reproducible.
+func (j *job) exact() bool { return j.req.Job.Reproducible }
+
+// room is how many more tokens its lease and its seat let into the pool.
+func (j *job) room() int { return min(j.leased, j.pool.longest()) - j.cells }
 
 // share is how much output a job asks memory for in advance, in tokens. Enough
 // that most short answers never ask again, little enough that a job that might
 // write thousands does not keep others out.
 const share = 128
 
-// least is the smallest lease with which the job can join: what it had in the pool,
-// or all of its prompt, and one token more.
-func (j *job) least() int { return min(max(j.cells, len(j.prompt))+1, j.longest) }
+// least is the smallest lease with which the job can join: what it has, and one token
+// more.
+func (j *job) least() int { return min(len(j.tokens)+1, j.longest) }
 
 // want is what the lease should be now, in a pool of so many cells: the prompt and
 // a share of the output at first, a share more once three quarters are used.
 func (j *job) want(pool int) int {
-	n := max(j.cells, len(j.prompt)) + share
-	if j.seq >= 0 {
+	n := len(j.tokens) + share
+	if j.seat != nil {
 		n = j.leased
 		if j.cells*4 >= j.leased*3 {
 			n += share
@@ -73,11 +94,12 @@ func (j *job) want(pool int) int {
 }
 
 // output is the job's result after its last token.
-func (j *job) output(reason string, now time.Time) *infer.Output {
+func (j *job) output(now time.Time) *infer.Output {
 	return &infer.Output{
-		Choices:          []infer.Choice{{Text: j.out.String(), FinishReason: reason}},
-		PromptTokens:     len(j.prompt),
+		Choices:          j.choices,
+		PromptTokens:     j.prompt,
 		CompletionTokens: j.made,
+		CachedTokens:     j.cached,
 		Started:          j.started,
 		Prefill:          j.first.Sub(j.started),
 		Decode:           now.Sub(j.first),

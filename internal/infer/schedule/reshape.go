@@ -1,11 +1,9 @@
 package schedule
 
 import (
-	"fmt"
 	"slices"
 
 	"tempo/internal/infer"
-	"tempo/internal/infer/llama"
 )
 
 // Reshape gives the context another shape between two steps; the running jobs go on
@@ -25,14 +23,13 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 	if jobs > shape.Sequences || cells > shape.Cells {
 		return &infer.BusyError{Jobs: jobs, Cells: cells, Shape: shape}
 	}
-	opts := s.ctx.Options()
-	opts.Cells, opts.Sequences = shape.Cells, shape.Sequences
-	if err := s.exchange(opts); err != nil {
+	s.opts.Cells, s.opts.Sequences = shape.Cells, shape.Sequences
+	if err := s.exchange(); err != nil {
 		s.fault = err
 		return err
 	}
 	for _, j := range slices.Clone(s.jobs) {
-		if j.seq >= 0 || s.fits(j) {
+		if j.seat != nil || s.fits(j) {
 			// Never less: what a running job may write was promised when it came.
 			j.longest = max(j.longest, min(j.limit, shape.Cells))
 		}
@@ -44,74 +41,66 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 // those that may join at the next step.
 func (s *Scheduler) usage() (jobs, cells int) {
 	for _, j := range s.jobs {
-		if j.seq >= 0 {
+		if j.seat != nil {
 			jobs++
 		}
-		if j.seq >= 0 || !j.asking { // who asks with nothing in the pool may hold nothing
+		if j.seat != nil || !j.asking { // who asks with nothing in the pool may hold nothing
 			cells += j.leased
 		}
 	}
 	return jobs, cells
 }
 
-// exchange makes the context anew, and puts the running jobs into it, their sequences numbered from 0 on.
-func (s *Scheduler) exchange(opts llama.ContextOptions) error {
+// exchange makes the contexts anew, in the layout that suits the running jobs, and puts
+// these into it.
+func (s *Scheduler) exchange() error {
+	needs := s.needs()
+	for i := range needs {
+		needs[i].exact = s.exact() // what is saved of one kind does not go into the other
+	}
 	var running []*job
 	for _, j := range s.jobs {
-		if j.seq < 0 {
+		if j.seat == nil {
 			continue
 		}
-		running = append(running, j)
 		if j.cells > 0 {
-			if err := s.save(j); err != nil {
+			if err := j.pool.save(j); err != nil {
 				return err
 			}
 		}
+		running = append(running, j)
+		j.pool, j.seat = nil, nil
 	}
-	if err := s.ctx.Reshape(opts); err != nil {
+	s.target = nil
+	if err := s.allocate(s.model.OnGPU()); err != nil { // a GPU's runtime has pools that show only in a step
 		return err
 	}
-	if s.model.OnGPU() { // its runtime has pools that show only in a step; others may be waiting for memory
-		if err := s.ctx.WarmUp(); err != nil {
+	if len(running) == 0 {
+		return nil // whoever comes will see to it
+	}
+	if err := s.open(choose(s.opts.Layout, s.opts.Cells, s.opts.Sequences, needs)); err != nil {
+		return err
+	}
+	for _, j := range running {
+		if err := s.reseat(j); err != nil {
 			return err
 		}
 	}
-	for seq, j := range running {
-		j.seq = seq
-		if j.saved != nil {
-			if err := s.restore(j, seq); err != nil {
-				return err
-			}
-		}
-	}
-	s.renumber()
 	return nil
 }
 
-// renumber frees the sequences that no job has: all but the first ones.
-func (s *Scheduler) renumber() {
-	running, _ := s.usage()
-	s.free = nil
-	for seq := running; seq < s.ctx.Options().Sequences; seq++ {
-		s.free = append(s.free, seq)
+// reseat puts a job that was saved into one of the new pools. Where there is no seat
+// for it, it waits, and what it had is decoded anew.
+func (s *Scheduler) reseat(j *job) error {
+	if p := s.poolFor(j); p != nil {
+		_, err := p.sit(j)
+		return err
 	}
-}
-
-// save copies what a job has in the pool.
-func (s *Scheduler) save(j *job) (err error) {
-	if j.saved, err = s.ctx.Save(j.seq); err != nil {
-		return fmt.Errorf("take a job with %d tokens out of the pool: %w", j.cells, err)
+	if j.saved != nil {
+		j.saved.Free()
+		j.saved = nil
 	}
-	return nil
-}
-
-// restore puts a saved job into the pool as seq.
-func (s *Scheduler) restore(j *job, seq int) error {
-	if err := s.ctx.Restore(j.saved, seq); err != nil {
-		return fmt.Errorf("put a job with %d tokens back into the pool: %w", j.cells, err)
-	}
-	j.saved.Free()
-	j.saved = nil
+	j.cells = 0
 	return nil
 }
 
@@ -138,18 +127,16 @@ func (s *Scheduler) giveUp(j *job) {
 	if !j.recall || j.asking {
 		return
 	}
-	if j.seq >= 0 {
+	if p := j.pool; p != nil {
 		if j.cells > 0 {
-			if err := s.save(j); err != nil {
-				s.fault = err
+			if s.fault = p.save(j); s.fault != nil {
 				return
 			}
 		}
-		if err := s.vacate(j); err != nil {
-			s.fault = err
+		if s.fault = p.vacate(j); s.fault != nil {
 			return
 		}
 	}
 	j.recall = false
-	s.request(j, j.want(s.ctx.Options().Cells))
+	s.request(j, j.want(s.opts.Cells))
 }

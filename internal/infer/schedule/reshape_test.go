@@ -39,7 +39,7 @@ func TestReshapeInTheMiddle(t *testing.T) {
 	l := middle(func() {
 		if at < len(shapes) {
 			require.NoError(t, r.Reshape(shapes[at]))
-			require.Equal(t, shapes[at].Cells, r.ctx.Options().Cells)
+			require.Equal(t, shapes[at].Cells, r.opts.Cells)
 			at++
 		}
 	})
@@ -148,8 +148,7 @@ func TestReshapeChangesWhatFits(t *testing.T) {
 // A context that cannot be made ends the scheduler and the jobs in it.
 func TestReshapeBreaks(t *testing.T) {
 	t.Parallel()
-	model, lctx := newContext(t, 1024, 2, 64)
-	s := New(model, lctx, nil)
+	s := newScheduler(t, options(1024, 2, 64), nil)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(t.Context()) }()
 	r := &rig{Scheduler: s, limit: 1024}
@@ -252,9 +251,8 @@ func TestReclaimRefused(t *testing.T) {
 
 func TestStepsInDebug(t *testing.T) {
 	t.Parallel()
-	model, lctx := newContext(t, 512, 2, 64)
 	core, logs := observer.New(zap.DebugLevel)
-	s := New(model, lctx, zap.New(core))
+	s := newScheduler(t, options(512, 2, 64), zap.New(core))
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -268,6 +266,7 @@ func TestStepsInDebug(t *testing.T) {
 	require.Equal(t, map[string]any{
 		"jobs": int64(1), "running": int64(1), "prefill_tokens": int64(64), "decode_tokens": int64(0),
 		"cells_used": int64(64), "kv_used_bytes": first["kv_used_bytes"], "sequences_free": int64(1),
+		"streams": int64(2),
 	}, first)
 	require.Positive(t, first["kv_used_bytes"])
 	require.Equal(t, int64(0), last["prefill_tokens"])

@@ -37,8 +37,7 @@ type rig struct {
 
 func newRig(t *testing.T, cells, sequences, batch int) *rig {
 	t.Helper()
-	model, lctx := newContext(t, cells, sequences, batch)
-	r := &rig{Scheduler: New(model, lctx, nil), limit: cells}
+	r := &rig{Scheduler: newScheduler(t, options(cells, sequences, batch), nil), limit: cells}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -49,9 +48,13 @@ func newRig(t *testing.T, cells, sequences, batch int) *rig {
 	return r
 }
 
-// newContext makes a context that calculates in f32 throughout, so that what else is
-// in the pool hardly ever changes a text.
-func newContext(t *testing.T, cells, sequences, batch int) (*llama.Model, *llama.Context) {
+// options calculate in f32 throughout, so that what else is in the pool hardly ever
+// changes a text.
+func options(cells, sequences, batch int) Options {
+	return Options{Cells: cells, Sequences: sequences, Batch: batch, Threads: 1, TypeK: "f32", TypeV: "f32"}
+}
+
+func openModel(t *testing.T) *llama.Model {
 	t.Helper()
 	spec := infertest.TinySpec(t)
 	lib, err := llama.Load(spec.LibDir, zap.NewNop())
@@ -59,6 +62,22 @@ func newContext(t *testing.T, cells, sequences, batch int) (*llama.Model, *llama
 	model, err := lib.OpenModel(spec.Model, llama.ModelOptions{GPU: -1})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, model.Close()) })
+	return model
+}
+
+// newScheduler makes a scheduler that the caller runs.
+func newScheduler(t *testing.T, opts Options, log *zap.Logger) *Scheduler {
+	t.Helper()
+	s, err := New(openModel(t), opts, log)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// newContext makes a context for a plain loop.
+func newContext(t *testing.T, cells, sequences, batch int) (*llama.Model, *llama.Context) {
+	t.Helper()
+	model := openModel(t)
 	ctx, err := model.NewContext(llama.ContextOptions{Cells: cells, Sequences: sequences, Batch: batch, Threads: 1, TypeK: "f32", TypeV: "f32"})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ctx.Close()) })
@@ -374,8 +393,7 @@ func TestBatchSmallerThanSequences(t *testing.T) {
 
 func TestSubmitAfterTheEnd(t *testing.T) {
 	t.Parallel()
-	model, lctx := newContext(t, 256, 1, 64)
-	s := New(model, lctx, nil)
+	s := newScheduler(t, options(256, 1, 64), nil)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	require.NoError(t, s.Run(ctx))
@@ -386,23 +404,27 @@ func TestSubmitAfterTheEnd(t *testing.T) {
 func TestWant(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name                                string
-		prompt, longest, seq, cells, leased int
-		want                                int
+		name                           string
+		prompt, longest, cells, leased int
+		runs                           bool
+		want                           int
 	}{
-		{"new, much to say", 100, 1000, -1, 0, 0, 228},
-		{"new, little to say", 100, 110, -1, 0, 0, 110},
-		{"new, with more than it wants", 100, 110, -1, 0, 500, 110},
-		{"new, with less than it wants", 100, 1000, -1, 0, 150, 228},
-		{"running, far from three quarters", 100, 1000, 0, 100, 228, 228},
-		{"just before three quarters", 100, 1000, 0, 170, 228, 228},
-		{"at three quarters", 100, 1000, 0, 171, 228, 356},
-		{"at the end of its lease", 100, 1000, 0, 228, 228, 356},
-		{"near its longest", 100, 300, 0, 200, 228, 300},
-		{"at its longest", 100, 228, 0, 220, 228, 228},
-		{"a long prompt is over three quarters from the start", 1000, 2000, 0, 1000, 1128, 1256},
+		{"new, much to say", 100, 1000, 0, 0, false, 228},
+		{"new, little to say", 100, 110, 0, 0, false, 110},
+		{"new, with more than it wants", 100, 110, 0, 500, false, 110},
+		{"new, with less than it wants", 100, 1000, 0, 150, false, 228},
+		{"running, far from three quarters", 100, 1000, 100, 228, true, 228},
+		{"just before three quarters", 100, 1000, 170, 228, true, 228},
+		{"at three quarters", 100, 1000, 171, 228, true, 356},
+		{"at the end of its lease", 100, 1000, 228, 228, true, 356},
+		{"near its longest", 100, 300, 200, 228, true, 300},
+		{"at its longest", 100, 228, 220, 228, true, 228},
+		{"a long prompt is over three quarters from the start", 1000, 2000, 1000, 1128, true, 1256},
 	} {
-		j := &job{prompt: make([]llama.Token, c.prompt), longest: c.longest, seq: c.seq, cells: c.cells, leased: c.leased}
+		j := &job{tokens: make([]llama.Token, c.prompt), prompt: c.prompt, longest: c.longest, cells: c.cells, leased: c.leased}
+		if c.runs {
+			j.tokens, j.seat = make([]llama.Token, max(c.prompt, c.cells+1)), &seat{}
+		}
 		require.Equal(t, c.want, j.want(1<<20), c.name)
 	}
 }

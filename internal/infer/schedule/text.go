@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"unicode/utf8"
+
+	"tempo/internal/infer"
 )
 
 // text assembles a job's output from the bytes of its tokens and looks for stop
@@ -62,4 +64,17 @@ func (t *text) String() string {
 		}
 	}
 	return strings.ToValidUTF8(string(b), "\uFFFD")
+}
+
+// covered are the log probabilities of the tokens that begin within the output: those
+// of a stop string are not in it.
+func (t *text) covered(logs []infer.TokenLogprobs) []infer.TokenLogprobs {
+	at := 0
+	for i, l := range logs {
+		if at >= len(t.buf) && len(l.Piece) > 0 {
+			return logs[:i]
+		}
+		at += len(l.Piece)
+	}
+	return logs
 }

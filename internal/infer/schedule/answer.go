@@ -1,0 +1,195 @@
+package schedule
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"tempo/internal/infer"
+	"tempo/internal/infer/grammar"
+	"tempo/internal/infer/sample"
+)
+
+// begin prepares the next of a job's answers.
+func (s *Scheduler) begin(j *job) error {
+	a := answer{text: newText(j.req.Job.Stop), grammar: j.answer.grammar}
+	seed := s.seed(j) + uint64(len(j.choices))
+	if j.answer.sampler == nil {
+		a.sampler = sample.New(s.sampling(j, seed), s.model.Vocabulary())
+	} else {
+		a.sampler = j.answer.sampler.Clone(seed)
+	}
+	if a.grammar != nil {
+		a.grammar.Close()
+		a.grammar = nil
+	}
+	gbnf, err := rules(j.req.Job.Grammar, j.req.Job.Schema)
+	if err == nil && gbnf != "" {
+		a.grammar, err = s.model.NewGrammar(gbnf)
+	}
+	if err != nil {
+		return &infer.RequestError{Param: grammarParam(j.req.Job.Schema), Message: err.Error(), Advice: hint(err, "correct the grammar")}
+	}
+	j.answer = a
+	return nil
+}
+
+// rules are those that the answer must keep to, "" if there are none.
+func rules(gbnf string, schema []byte) (string, error) {
+	if schema != nil {
+		return grammar.FromSchema(schema)
+	}
+	return gbnf, nil
+}
+
+func grammarParam(schema []byte) string {
+	if schema != nil {
+		return "response_format"
+	}
+	return "grammar"
+}
+
+func hint(err error, otherwise string) string {
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		return hinted.Hint()
+	}
+	return otherwise
+}
+
+func (s *Scheduler) seed(j *job) uint64 {
+	if named := j.req.Job.Sampling.Seed; named != nil {
+		return uint64(*named)
+	}
+	return uint64(j.req.Seed)
+}
+
+func (s *Scheduler) sampling(j *job, seed uint64) sample.Options {
+	p := j.req.Job.Sampling
+	o := sample.Options{
+		Temperature: p.Temperature, TopK: p.TopK, TopP: p.TopP, MinP: p.MinP,
+		RepeatPenalty: p.RepeatPenalty, FrequencyPenalty: p.FrequencyPenalty, PresencePenalty: p.PresencePenalty,
+		Bias: p.LogitBias, Seed: seed, Logprobs: j.req.Job.Logprobs, Top: j.req.Job.TopLogprobs,
+	}
+	if j.req.Job.IgnoreEOS {
+		o.Ban = s.model.EndTokens()
+	}
+	return o
+}
+
+// pick chooses a token for every job that has an output, on several cores.
+func (s *Scheduler) pick() error {
+	s.picking = s.picking[:0]
+	for _, j := range s.jobs {
+		if j.index < 0 {
+			continue
+		}
+		logits, err := j.pool.ctx.Logits(j.index) // llama.cpp sorts them on the first call: not from several goroutines
+		if err != nil {
+			return err
+		}
+		if j.answer.sampler == nil {
+			j.answer.err = s.begin(j)
+		}
+		s.picking = append(s.picking, picking{j, logits})
+	}
+	s.workers.Each(len(s.picking), s.pickOne)
+	now := time.Now()
+	for _, p := range s.picking {
+		if err := s.accept(p.job, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// picking is a job with an output.
+type picking struct {
+	*job
+	logits []float32
+}
+
+// pick draws the job's next token from the step's output.
+func (p picking) pick() {
+	a := &p.job.answer
+	switch {
+	case a.err != nil:
+	case a.grammar == nil:
+		a.picked, a.err = a.sampler.Next(p.logits, nil)
+	default:
+		a.picked, a.err = a.sampler.Next(p.logits, a.grammar)
+	}
+}
+
+// accept adds the token that was picked to the job's answer, and ends the answer if it
+// was the last.
+func (s *Scheduler) accept(j *job, now time.Time) error {
+	a := &j.answer
+	var request *infer.RequestError
+	switch {
+	case errors.As(a.err, &request):
+		return s.leave(j, nil, a.err)
+	case errors.Is(a.err, sample.ErrNoToken):
+		return s.leave(j, nil, &infer.RequestError{
+			Param:   "logit_bias",
+			Message: "no token may come next: logit_bias and the grammar leave none",
+			Advice:  "allow more tokens",
+		})
+	case a.err != nil:
+		return fmt.Errorf("choose a token: %w", a.err)
+	}
+	if j.first.IsZero() {
+		j.first = now
+	}
+	t := a.picked.Token
+	j.made++
+	ends := s.model.Ends(t)
+	if a.grammar != nil && !ends {
+		a.grammar.Accept(t)
+	}
+	stopped := false
+	if !ends {
+		piece := s.model.Piece(t)
+		if j.req.Job.Logprobs {
+			a.logs = append(a.logs, s.logprobs(piece, a.picked))
+		}
+		stopped = a.text.add(piece)
+	}
+	j.tokens = append(j.tokens, t)
+	switch {
+	case ends, stopped:
+		return s.finish(j, "stop", now)
+	case len(j.tokens) >= j.longest:
+		return s.finish(j, "length", now)
+	}
+	s.ask(j)
+	return nil
+}
+
+func (s *Scheduler) logprobs(piece []byte, p sample.Picked) infer.TokenLogprobs {
+	t := infer.TokenLogprobs{TokenLogprob: infer.TokenLogprob{Piece: piece, Logprob: p.Logprob}}
+	for _, l := range p.Top {
+		t.Top = append(t.Top, infer.TokenLogprob{Piece: s.model.Piece(l.Token), Logprob: l.Logprob})
+	}
+	return t
+}
+
+// finish ends an answer. The next one begins at the end of the prompt, whose last
+// token is decoded again, for its logits.
+func (s *Scheduler) finish(j *job, reason string, now time.Time) error {
+	a := &j.answer
+	j.choices = append(j.choices, infer.Choice{
+		Text: a.text.String(), FinishReason: reason, Logprobs: a.text.covered(a.logs),
+	})
+	s.usual.add(len(j.tokens) - j.prompt)
+	if len(j.choices) >= max(j.req.Job.N, 1) {
+		return s.leave(j, j.output(now), nil)
+	}
+	j.tokens = j.tokens[:j.prompt:j.prompt]
+	left, err := j.pool.trim(j.seat, min(j.cells, j.prompt-1))
+	if err != nil {
+		return err
+	}
+	j.cells = left
+	return s.begin(j)
+}

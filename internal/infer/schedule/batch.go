@@ -1,0 +1,81 @@
+package schedule
+
+import (
+	"errors"
+
+	"tempo/internal/infer/llama"
+)
+
+// fill puts the next token of every decoding job into the batch, and pieces of prompts
+// until it is full, the oldest job's first. It returns how many tokens that are. The
+// sequences stand in ascending order, so that llama.cpp decodes neighbours together.
+func (p *pool) fill() (int, error) {
+	p.ctx.Clear()
+	room := p.ctx.Room()
+	for _, s := range p.seats {
+		s.take = 0
+		if j := s.job; j != nil && !j.prefilling() && j.room() > 0 && room > 0 {
+			s.take = 1
+			room--
+		}
+	}
+	for _, s := range p.oldest() {
+		if j := s.job; j.prefilling() {
+			s.take = min(j.pending(), j.room(), room)
+			room -= s.take
+		}
+	}
+	n := 0
+	for _, s := range p.seats {
+		for range s.take {
+			if err := p.add(s.job); err != nil {
+				return 0, err
+			}
+		}
+		n += s.take
+	}
+	return n, nil
+}
+
+// oldest are the seats with a job, those that sat down first at the beginning.
+func (p *pool) oldest() []*seat {
+	p.order = p.order[:0]
+	for _, s := range p.seats {
+		if s.job != nil {
+			p.order = append(p.order, s)
+		}
+	}
+	for i := 1; i < len(p.order); i++ { // nearly sorted from step to step, and short
+		for k := i; k > 0 && p.order[k].since < p.order[k-1].since; k-- {
+			p.order[k], p.order[k-1] = p.order[k-1], p.order[k]
+		}
+	}
+	return p.order
+}
+
+// add puts the next token of a job into the batch.
+func (p *pool) add(j *job) error {
+	last := j.cells == len(j.tokens)-1
+	i, err := p.ctx.Add(j.tokens[j.cells], j.cells, j.seat.seq, last)
+	if err != nil {
+		return err
+	}
+	if last {
+		j.index = i
+	}
+	j.cells++
+	return nil
+}
+
+// decode runs the batch. Where one pool is full of what free seats have, that goes.
+func (p *pool) decode() error {
+	err := p.ctx.Decode()
+	if !errors.Is(err, llama.ErrNoCells) {
+		return err
+	}
+	freed, forget := p.forgetCached()
+	if forget != nil || !freed {
+		return errors.Join(err, forget)
+	}
+	return p.ctx.Decode()
+}

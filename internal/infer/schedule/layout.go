@@ -1,0 +1,100 @@
+package schedule
+
+import "slices"
+
+// Layouts that can be asked for.
+const (
+	Auto    = "auto"    // by what the jobs need
+	Streams = "streams" // a stream of cells for each sequence, whatever the jobs
+	Unified = "unified" // one pool of cells for all, whatever the jobs
+)
+
+// streamUnit is what llama.cpp rounds the cells of a stream up to.
+const streamUnit = 256
+
+// layout is one context: how many cells it has, and how they are divided.
+type layout struct {
+	cells   int
+	streams int  // 0 = one pool for all sequences
+	exact   bool // without flash attention, for reproducible jobs
+}
+
+// longest is how many cells one job can have.
+func (l layout) longest() int {
+	if l.streams == 0 {
+		return l.cells
+	}
+	return l.cells / l.streams
+}
+
+// streamed divides cells into streams for jobs of up to longest tokens, at most n of
+// them; ok is false if there is not room for one.
+func streamed(cells, n, longest int) (l layout, ok bool) {
+	size := max(streamUnit, (longest+streamUnit-1)/streamUnit*streamUnit)
+	n = min(n, cells/size)
+	if n == 0 {
+		return layout{}, false
+	}
+	size = cells / n / streamUnit * streamUnit // empty cells of a stream cost no time
+	return layout{cells: n * size, streams: n}, true
+}
+
+// choose divides so many cells among contexts for at most n jobs at once. Every job
+// with one of the needs fits into one of them, if it fits into the cells at all.
+//
+// Streams are the faster, so all jobs get one if as many fit as can run. If a few long
+// jobs stand in the way of that, these get a pool for themselves beside the streams;
+// if many do, one pool holds all: there the short ones leave room to the long ones.
+func choose(kind string, cells, n int, needs []need) []layout {
+	longest, wanted, exact := 1, n, false
+	for _, e := range needs {
+		longest, exact = max(longest, min(e.tokens, cells)), exact || e.exact
+	}
+	if len(needs) > 0 {
+		wanted = min(n, len(needs))
+	}
+	unified := []layout{{cells: cells}}
+	whole, ok := streamed(cells, n, longest)
+	switch {
+	case exact && ok:
+		whole.exact = true
+		return []layout{whole}
+	case kind == Unified:
+		return unified
+	case ok && (kind == Streams || whole.streams >= wanted):
+		return []layout{whole}
+	case kind == Streams:
+		return unified
+	}
+	if split := split(cells, n, needs); split != nil {
+		return split
+	}
+	return unified
+}
+
+// split gives the longest jobs, of which there are at most a quarter, a pool of their
+// own of at most half of the cells, and the others streams. It returns nil if that
+// leaves not every one of the others a stream.
+func split(cells, n int, needs []need) []layout {
+	var sorted []int
+	for _, e := range needs {
+		sorted = append(sorted, e.tokens)
+	}
+	slices.Sort(sorted)
+	for long := 1; long <= len(sorted)/4; long++ {
+		short := len(sorted) - long
+		pool := 0
+		for _, l := range sorted[short:] {
+			pool += l
+		}
+		pool = (pool + streamUnit - 1) / streamUnit * streamUnit
+		if pool > cells/2 {
+			return nil
+		}
+		streams, ok := streamed(cells-pool, n, sorted[short-1])
+		if ok && streams.streams >= min(n, short) {
+			return []layout{streams, {cells: cells - streams.cells}}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,249 @@
+package schedule
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"tempo/internal/infer/llama"
+	"tempo/internal/infer/prefix"
+)
+
+// pool is one context with a seat for each sequence.
+type pool struct {
+	layout
+	ctx   *llama.Context
+	seats []*seat
+	tree  prefix.Tree // of what the seats have, or will have when their job's prompt is through
+	turn  int         // counts the jobs that have sat down
+	order []*seat     // see oldest
+}
+
+// seat is a sequence of a pool. When its job has left, what it has of the prompt stays,
+// for the next that begins alike.
+type seat struct {
+	seq    int
+	job    *job          // nil = free
+	tokens []llama.Token // its prompt, also where it is not through yet
+	cells  int           // of tokens, in the pool
+	shared int           // the most of tokens that another job has had use of
+	since  int           // turn in which it was taken last
+	take   int           // tokens of its job in this step's batch
+}
+
+func newPool(l layout, ctx *llama.Context) *pool {
+	p := &pool{layout: l, ctx: ctx}
+	for seq := range ctx.Options().Sequences {
+		p.seats = append(p.seats, &seat{seq: seq})
+	}
+	return p
+}
+
+// The fewest tokens that are taken over from a free seat, copied from another, and
+// waited for: below, decoding them again costs less.
+const (
+	worthSharing = 16
+	worthCopying = 32
+	worthWaiting = 64
+)
+
+// takes reports whether a job with this need could sit here, were a seat free.
+func (p *pool) takes(n need) bool {
+	return n.tokens <= p.longest() && (p.exact || !n.exact)
+}
+
+// leased is what the jobs of the pool may have in it.
+func (p *pool) leased() int {
+	sum := 0
+	for _, s := range p.seats {
+		if s.job != nil {
+			sum += s.job.leased
+		}
+	}
+	return sum
+}
+
+// room reports whether a job can sit down now.
+func (p *pool) room(j *job) bool {
+	return slices.ContainsFunc(p.seats, func(s *seat) bool { return s.job == nil }) &&
+		(p.streams > 0 || p.leased()+j.leased <= p.cells)
+}
+
+// source finds the seat that has most of what a job begins with, and how many tokens
+// that is. wait says that it will have more, as its job is decoding them.
+func (p *pool) source(j *job) (from *seat, common int, wait bool) {
+	tokens := j.tokens[:len(j.tokens)-1] // the last one must be decoded, for its logits
+	coming := 0
+	for seq, n := range p.tree.Matches(tokens) {
+		s := p.seats[seq]
+		if has := min(n, s.ready()); has > common || has == common && from != nil && from.job != nil && s.job == nil {
+			from, common = s, has
+		}
+		if s.job != nil {
+			coming = max(coming, n)
+		}
+		if common >= n { // those that follow have less in common
+			break
+		}
+	}
+	if common < worthSharing || from.job != nil && common < worthCopying {
+		from, common = nil, 0
+	}
+	return from, common, coming >= common+worthWaiting
+}
+
+// ready is how many of the seat's tokens others can have.
+func (s *seat) ready() int {
+	if s.job != nil {
+		return min(s.job.cells, len(s.tokens))
+	}
+	return s.cells
+}
+
+// sit gives a job a seat, with what another begins alike. It returns false, and the
+// job goes on waiting, if there will soon be more to share.
+func (p *pool) sit(j *job) (bool, error) {
+	var from *seat
+	common := 0
+	if j.saved == nil {
+		var wait bool
+		if from, common, wait = p.source(j); wait {
+			return false, nil
+		}
+	}
+	to := from
+	if from == nil || from.job != nil {
+		to = p.emptiest()
+		if err := p.clear(to); err != nil {
+			return false, err
+		}
+	}
+	if from != nil && from != to {
+		if err := p.ctx.Share(from.seq, to.seq); err != nil {
+			return false, err
+		}
+	}
+	if from != nil {
+		var err error
+		if common, err = p.trim(to, common); err != nil {
+			return false, err
+		}
+		from.shared = max(from.shared, common)
+	}
+	if j.saved != nil {
+		if err := p.restore(j, to.seq); err != nil {
+			return false, err
+		}
+	} else {
+		j.cells = common
+	}
+	p.take(to, j, common)
+	return true, nil
+}
+
+// take writes a job down for a seat, where it has so many tokens from another.
+func (p *pool) take(s *seat, j *job, common int) {
+	p.turn++
+	j.pool, j.seat = p, s
+	s.job, s.since, s.shared = j, p.turn, common
+	if j.first.IsZero() {
+		j.cached = min(common, j.prompt)
+	}
+	s.tokens = j.tokens[:j.prompt]
+	p.tree.Put(s.seq, s.tokens)
+}
+
+// trim cuts a free seat, and returns what is left: n, or nothing where the model's
+// memory cannot be cut.
+func (p *pool) trim(s *seat, n int) (int, error) {
+	ok, err := p.ctx.Trim(s.seq, n)
+	if err != nil || ok {
+		return n, err
+	}
+	return 0, p.ctx.Forget(s.seq)
+}
+
+// emptiest is the free seat whose loss costs least: one that has nothing, else the one
+// that was taken longest ago. Of equal ones the first: llama.cpp decodes neighbours
+// together.
+func (p *pool) emptiest() *seat {
+	var best *seat
+	for _, s := range p.seats {
+		switch {
+		case s.job != nil:
+		case best == nil, s.cells == 0 && best.cells > 0, s.cells > 0 && best.cells > 0 && s.since < best.since:
+			best = s
+		}
+	}
+	return best
+}
+
+// clear forgets what a free seat has.
+func (p *pool) clear(s *seat) error {
+	if s.tokens == nil {
+		return nil
+	}
+	p.tree.Drop(s.seq)
+	s.tokens, s.cells, s.shared = nil, 0, 0
+	return p.ctx.Forget(s.seq)
+}
+
+// vacate takes a job out of its seat. What it has of the prompt stays where that costs
+// nothing: in streams, and in one pool, where each cell makes attention slower, if
+// somebody had use of it.
+func (p *pool) vacate(j *job) error {
+	s := j.seat
+	j.pool, j.seat = nil, nil
+	keep := min(j.cells, len(s.tokens))
+	if p.streams == 0 {
+		keep = min(keep, s.shared)
+	}
+	s.job, s.cells = nil, keep
+	if keep < worthSharing {
+		return p.clear(s)
+	}
+	s.tokens = s.tokens[:keep]
+	p.tree.Put(s.seq, s.tokens)
+	left, err := p.trim(s, keep)
+	if err != nil || left == keep {
+		return err
+	}
+	return p.clear(s)
+}
+
+// save copies what a job has in the pool to host memory.
+func (p *pool) save(j *job) (err error) {
+	if j.saved, err = p.ctx.Save(j.seat.seq); err != nil {
+		return fmt.Errorf("take a job with %d tokens out of the pool: %w", j.cells, err)
+	}
+	return nil
+}
+
+// restore puts a saved job into the pool as seq. What cannot be moved here is decoded
+// anew.
+func (p *pool) restore(j *job, seq int) error {
+	err := p.ctx.Restore(j.saved, seq)
+	j.saved.Free()
+	j.saved = nil
+	if errors.Is(err, llama.ErrOtherLayout) {
+		j.cells = 0
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("put a job with %d tokens back into the pool: %w", j.cells, err)
+	}
+	return nil
+}
+
+// forgetCached clears all free seats, and reports whether any had something.
+func (p *pool) forgetCached() (freed bool, err error) {
+	for _, s := range p.seats {
+		if s.job == nil && s.cells > 0 {
+			freed = true
+			if err := p.clear(s); err != nil {
+				return freed, err
+			}
+		}
+	}
+	return freed, nil
+}
