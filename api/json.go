@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -45,6 +44,7 @@ func members(path string, raw []byte) ([]Member, error) {
 		return nil, fmt.Errorf("parse JSON: %w", err)
 	}
 	all := []Member{}
+	seen := map[string]bool{} // a line can have a million names
 	var twice []error
 	for dec.More() {
 		name, err := dec.Token()
@@ -55,10 +55,11 @@ func members(path string, raw []byte) ([]Member, error) {
 		if err := dec.Decode(&m.Value); err != nil {
 			return nil, fmt.Errorf("parse JSON: %w", err)
 		}
-		if slices.ContainsFunc(all, func(o Member) bool { return o.Name == m.Name }) {
+		if seen[m.Name] {
 			twice = append(twice, &FieldError{Field: path + m.Name, Problem: problemTwice, Allowed: "once"})
 			continue
 		}
+		seen[m.Name] = true
 		all = append(all, m)
 	}
 	return all, errors.Join(twice...)

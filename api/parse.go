@@ -15,6 +15,7 @@ const maxSeed = math.MaxUint32 - 1
 // What can be wrong with a field.
 const (
 	problemMissing = "missing"
+	problemEmpty   = "empty"
 	problemType    = "wrong type"
 	problemRange   = "out of range"
 	problemUnknown = "unknown field"
@@ -22,34 +23,35 @@ const (
 	problemTwice   = "given twice"
 )
 
-// ParseRequest checks the body of a job for the endpoint url (ChatCompletions
-// or Completions) and returns what the engine is to do, with DefaultSampling
-// where the body is silent. It is strict: a field that is unknown, of the wrong
-// type, out of range or not supported yet is a fault, never ignored. A field
-// that is null counts as not given, and fields of features that Tempo does not
-// have are accepted with the value that changes nothing (n: 1, stream: false).
-// A missing model is not a fault here.
+// ParseRequest checks the body of a job for the endpoint url (ChatCompletions,
+// Completions or Embeddings) and returns what the engine is to do, with
+// DefaultSampling and one answer where the body is silent. It is strict: a field
+// that is unknown, of the wrong type, out of range, not supported yet or in
+// contradiction to another is a fault, never ignored. A field that is null counts
+// as not given, and fields of features that Tempo does not have are accepted with
+// the value that changes nothing (stream: false). A missing model is not a fault
+// here.
 //
 // The error joins a *FieldError for every fault of the body.
 func ParseRequest(url string, body []byte) (*Request, error) {
-	if url != ChatCompletions && url != Completions {
+	if url != ChatCompletions && url != Completions && url != Embeddings {
 		return nil, &FieldError{
 			Field: "url", Problem: "unknown endpoint", Value: show([]byte(strconv.Quote(url))),
-			Allowed: ChatCompletions + ", " + Completions,
+			Allowed: ChatCompletions + ", " + Completions + ", " + Embeddings,
 		}
 	}
 	members, err := Members(body)
 	if members == nil && err != nil {
 		return nil, err
 	}
-	p := parser{req: Request{URL: url, Sampling: DefaultSampling()}}
+	p := parser{req: Request{URL: url, N: 1, Sampling: DefaultSampling()}, members: members}
 	if err != nil {
 		p.faults = append(p.faults, err)
 	}
 	for _, m := range members {
 		p.field(m)
 	}
-	p.required()
+	p.combinations()
 	if len(p.faults) > 0 {
 		return nil, errors.Join(p.faults...)
 	}
@@ -58,53 +60,63 @@ func ParseRequest(url string, body []byte) (*Request, error) {
 
 // parser collects the request and the faults of one body.
 type parser struct {
-	req    Request
-	faults []error
-	input  bool // messages or prompt is there, if perhaps faulty
+	req     Request
+	members []Member
+	faults  []error
 	// What the two names of max_tokens said; nil if not given.
 	maxTokens, maxCompletionTokens *int
+	bestOf                         *int
+	noTools                        bool // tool_choice is "none"
 }
 
-// accepted lists the fields that ParseRequest understands for url.
+// accepted lists the fields that ParseRequest understands for url, the one that
+// must be there first.
 func accepted(url string) []string {
-	first := "messages"
+	all := []string{"model", "user", "metadata", "reproducible", "timeout"}
+	if url == Embeddings {
+		return append([]string{"input", "encoding_format"}, all...)
+	}
+	all = append(all,
+		"max_tokens", "max_completion_tokens", "stop", "ignore_eos", "n", "best_of", "logprobs", "response_format", "grammar",
+		"temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "repeat_penalty", "logit_bias")
 	if url == Completions {
-		first = "prompt"
+		return append([]string{"prompt", "echo"}, all...)
 	}
-	return []string{
-		first, "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p",
-		"seed", "stop", "presence_penalty", "frequency_penalty", "repeat_penalty", "user", "metadata",
-	}
+	return append([]string{"messages", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"}, all...)
 }
 
 // neutral reports whether name is a field of OpenAI's or llama.cpp's that is
 // not supported yet, and which values of it (compact JSON) change nothing.
 func neutral(url, name string) (values []string, known bool) {
 	switch name {
-	case "n", "best_of":
-		return []string{"1"}, true
-	case "stream", "echo", "store":
-		return []string{"false"}, true
-	case "logprobs":
-		if url == Completions { // a count there, and 0 still asks for the chosen token's
-			return nil, true
-		}
-		return []string{"false"}, true
-	case "top_logprobs":
-		return []string{"0"}, true
-	case "tools", "functions":
-		return []string{"[]"}, true
-	case "tool_choice", "function_call":
-		return []string{`"none"`}, true
-	case "parallel_tool_calls":
-		return []string{"true", "false"}, true
-	case "logit_bias", "tempo":
+	case "tempo":
 		return []string{"{}"}, true
-	case "response_format":
-		return []string{`{"type":"text"}`}, true
+	case "dimensions":
+		return nil, url == Embeddings
+	}
+	if url == Embeddings {
+		return nil, false
+	}
+	switch name {
+	case "stream", "store":
+		return []string{"false"}, true
+	case "echo":
+		return []string{"false"}, url == ChatCompletions
+	case "top_logprobs":
+		return []string{"0"}, url == Completions
+	case "tools":
+		return []string{"[]"}, url == Completions
+	case "tool_choice":
+		return []string{`"none"`}, url == Completions
+	case "parallel_tool_calls":
+		return []string{"true", "false"}, url == Completions
+	case "functions":
+		return []string{"[]"}, true
+	case "function_call":
+		return []string{`"none"`}, true
 	case "modalities":
 		return []string{`["text"]`}, true
-	case "grammar", "suffix":
+	case "suffix":
 		return []string{`""`}, true
 	case "service_tier":
 		return []string{`"auto"`, `"default"`}, true
@@ -130,81 +142,24 @@ func (p *parser) field(m Member) {
 	}
 }
 
-// read takes the value of an accepted field that is not null.
-func (p *parser) read(name string, raw json.RawMessage) {
-	s := &p.req.Sampling
-	const penalty = "a number from -2 to 2"
-	switch name {
-	case "messages":
-		p.input = true
-		p.messages(raw)
-	case "prompt":
-		p.input = true
-		p.text(name, raw, "a string that is not empty (one prompt a line)", &p.req.Prompt)
-	case "model":
-		p.text(name, raw, "the name of a model, as a string", &p.req.Model)
-	case "max_tokens":
-		p.maxTokens = p.tokens(name, raw)
-	case "max_completion_tokens":
-		p.maxCompletionTokens = p.tokens(name, raw)
-	case "temperature":
-		p.number(name, raw, 0, 2, "a number from 0 (always the most probable token) to 2", &s.Temperature)
-	case "top_p":
-		p.number(name, raw, math.SmallestNonzeroFloat64, 1, "a number over 0, up to 1 (off)", &s.TopP)
-	case "top_k":
-		p.topK(name, raw)
-	case "min_p":
-		p.number(name, raw, 0, 1, "a number from 0 (off) to 1", &s.MinP)
-	case "seed":
-		if n, ok := p.integer(name, raw, 0, maxSeed, fmt.Sprintf("an integer from 0 to %d", uint32(maxSeed))); ok {
-			seed := uint32(n)
-			s.Seed = &seed
-		}
-	case "stop":
-		p.stop(raw)
-	case "presence_penalty":
-		p.number(name, raw, -2, 2, penalty, &s.PresencePenalty)
-	case "frequency_penalty":
-		p.number(name, raw, -2, 2, penalty, &s.FrequencyPenalty)
-	case "repeat_penalty":
-		p.number(name, raw, math.SmallestNonzeroFloat64, math.MaxFloat32, "a number over 0 (1 = off)", &s.RepeatPenalty)
-	case "user": // user and metadata do not change the answer
-		if kind(raw) != "string" {
-			p.fault(name, problemType, raw, "a string")
-		}
-	case "metadata":
-		if kind(raw) != "object" {
-			p.fault(name, problemType, raw, "an object")
+// given is the value of a field; nil if it is not there, or null.
+func (p *parser) given(name string) json.RawMessage {
+	for _, m := range p.members {
+		if m.Name == name && !m.Null() {
+			return m.Value
 		}
 	}
+	return nil
 }
 
-// required checks what only the whole body shows.
-func (p *parser) required() {
-	switch {
-	case p.input:
-	case p.req.URL == ChatCompletions:
-		p.fault("messages", problemMissing, nil, `a list of messages, such as [{"role":"user","content":"Hello"}]`)
-	default:
-		p.fault("prompt", problemMissing, nil, "a string that is not empty")
-	}
-	a, b := p.maxTokens, p.maxCompletionTokens
-	if a != nil && b != nil && *a != *b {
-		p.fault("max_completion_tokens", fmt.Sprintf("contradicts max_tokens (%d)", *a),
-			[]byte(strconv.Itoa(*b)), "one of the two, or the same value")
-	}
-	if a == nil {
-		a = b
-	}
-	if a != nil {
-		p.req.MaxTokens = *a
-	}
-}
-
+// unknown notes a field that is none of known; path ends in a dot.
 func (p *parser) unknown(path, name string, known []string) {
-	suggestion := otherName(name)
-	if !slices.Contains(known, suggestion) {
-		suggestion = Nearest(name, known)
+	suggestion := Nearest(name, known)
+	for _, other := range otherNames(name) {
+		if slices.Contains(known, other) {
+			suggestion = other
+			break
+		}
 	}
 	if suggestion != "" {
 		suggestion = path + suggestion
@@ -216,20 +171,36 @@ func (p *parser) fault(path, problem string, raw []byte, allowed string) {
 	p.faults = append(p.faults, &FieldError{Field: path, Problem: problem, Value: show(raw), Allowed: allowed})
 }
 
-// otherName is OpenAI's name of a field that other programs call name.
-func otherName(name string) string {
+// clash notes a field that another one rules out.
+func (p *parser) clash(field, other, allowed string) {
+	p.fault(field, fmt.Sprintf("cannot stand beside %s (%s)", other, show(p.given(other))), p.given(field), allowed)
+}
+
+// otherNames are the names here of a field that other programs, or another
+// endpoint, call name; the first that the endpoint has is meant.
+func otherNames(name string) []string {
 	switch name {
 	case "max_new_tokens", "max_output_tokens", "n_predict", "num_predict":
-		return "max_tokens"
+		return []string{"max_tokens"}
 	case "repetition_penalty":
-		return "repeat_penalty"
+		return []string{"repeat_penalty"}
 	case "stop_sequences":
-		return "stop"
+		return []string{"stop"}
+	case "json_schema", "guided_json":
+		return []string{"response_format"}
+	case "guided_grammar":
+		return []string{"grammar"}
+	case "schema": // llama.cpp's, beside the type json_object
+		return []string{"json_schema"}
+	case "n_probs":
+		return []string{"top_logprobs", "logprobs"}
 	case "prompt":
-		return "messages"
+		return []string{"messages", "input"}
 	case "messages":
-		return "prompt"
+		return []string{"prompt", "input"}
+	case "input":
+		return []string{"messages", "prompt"}
 	default:
-		return ""
+		return nil
 	}
 }

@@ -16,7 +16,7 @@ func (p *parser) messages(raw json.RawMessage) {
 		return
 	}
 	if len(all) == 0 {
-		p.fault("messages", "empty", raw, allowed)
+		p.fault("messages", problemEmpty, raw, allowed)
 		return
 	}
 	p.req.Messages = make([]Message, len(all))
@@ -30,50 +30,77 @@ func (p *parser) messages(raw json.RawMessage) {
 	}
 }
 
+// roles are those that a message can have.
+const roles = "system, developer, user, assistant, tool"
+
 // message reads one turn into m; path ends in a dot.
 func (p *parser) message(path string, raw json.RawMessage, m *Message) {
-	const roles = "system, developer, user, assistant"
-	fields := p.object(path, raw)
 	var role, content bool
-	for _, f := range fields {
+	for _, f := range p.object(path, raw) {
+		at := path + f.Name
 		switch f.Name {
 		case "role":
 			role = true
-			p.role(path+"role", f.Value, roles, m)
+			p.role(at, f.Value, m)
 		case "content":
-			content = !f.Null()
-			if content {
-				p.content(path+"content", f.Value, m)
+			if content = !f.Null(); content {
+				p.content(at, f.Value, m)
 			}
-		case "name":
+		case "name", "tool_call_id":
+			into := &m.Name
+			if f.Name == "tool_call_id" {
+				into = &m.ToolCallID
+			}
 			if !f.Null() {
-				p.text(path+"name", f.Value, "a string that is not empty", &m.Name)
+				p.text(at, f.Value, "a string that is not empty", into)
 			}
-		case "refusal", "tool_calls", "tool_call_id", "function_call", "audio":
+		case "tool_calls":
 			if !f.Null() && string(f.Value) != "[]" {
-				p.fault(path+f.Name, problemLater, f.Value, "")
+				m.ToolCalls = f.Value
+				p.toolCalls(at, f.Value)
+			}
+		case "refusal", "annotations", "function_call", "audio": // OpenAI's answers have them, empty
+			if !f.Null() && string(f.Value) != "[]" {
+				p.fault(at, problemLater, f.Value, "")
 			}
 		default:
-			p.unknown(path, f.Name, []string{"role", "content", "name"})
+			p.unknown(path, f.Name, []string{"role", "content", "name", "tool_calls", "tool_call_id"})
 		}
 	}
 	if !role {
 		p.fault(path+"role", problemMissing, nil, roles)
 	}
-	if !content {
+	if !content && m.ToolCalls == nil {
 		p.fault(path+"content", problemMissing, nil, "a string")
+	}
+	p.ofRole(path, m)
+}
+
+// ofRole checks the fields that belong to one role.
+func (p *parser) ofRole(path string, m *Message) {
+	switch {
+	case m.Role == "":
+	case m.Role != "assistant" && m.ToolCalls != nil:
+		p.fault(path+"tool_calls", fmt.Sprintf("cannot stand beside role (%q)", m.Role), m.ToolCalls, "only with the role assistant")
+	case m.Role != "tool" && m.ToolCallID != "":
+		p.fault(path+"tool_call_id", fmt.Sprintf("cannot stand beside role (%q)", m.Role),
+			[]byte(strconv.Quote(m.ToolCallID)), "only with the role tool")
+	case m.Role == "tool" && m.ToolCallID == "":
+		p.fault(path+"tool_call_id", problemMissing, nil, "the id of the call that the message answers")
 	}
 }
 
-func (p *parser) role(path string, raw json.RawMessage, roles string, m *Message) {
+func (p *parser) role(path string, raw json.RawMessage, m *Message) {
 	if kind(raw) != "string" {
 		p.fault(path, problemType, raw, roles)
 		return
 	}
-	_ = json.Unmarshal(raw, &m.Role) // a valid string
-	switch m.Role {
-	case "system", "developer", "user", "assistant":
-	case "tool", "function":
+	var role string
+	_ = json.Unmarshal(raw, &role) // a valid string
+	switch role {
+	case "system", "developer", "user", "assistant", "tool":
+		m.Role = role
+	case "function":
 		p.fault(path, problemLater, raw, roles)
 	default:
 		p.fault(path, "unknown role", raw, roles)
@@ -96,7 +123,7 @@ func (p *parser) content(path string, raw json.RawMessage, m *Message) {
 		return
 	}
 	if len(parts) == 0 {
-		p.fault(path, "empty", raw, allowed)
+		p.fault(path, problemEmpty, raw, allowed)
 	}
 	texts := make([]string, len(parts))
 	for i, part := range parts {

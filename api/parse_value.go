@@ -92,8 +92,25 @@ func (p *parser) text(path string, raw json.RawMessage, allowed string, into *st
 	}
 	_ = json.Unmarshal(raw, into) // a valid string
 	if *into == "" {
-		p.fault(path, "empty", nil, allowed)
+		p.fault(path, problemEmpty, nil, allowed)
 	}
+}
+
+func (p *parser) boolean(path string, raw json.RawMessage, into *bool) {
+	if kind(raw) != "bool" {
+		p.fault(path, problemType, raw, "true or false")
+		return
+	}
+	*into = string(raw) == "true"
+}
+
+// oneOf notes a value that should be a string of those allowed.
+func (p *parser) oneOf(path string, raw json.RawMessage, allowed string) {
+	problem := problemLater
+	if kind(raw) != "string" {
+		problem = problemType
+	}
+	p.fault(path, problem, raw, allowed)
 }
 
 // neutral refuses every value of a field that would change the answer.

@@ -21,7 +21,10 @@ type Request struct {
 	// MaxTokens bounds the generated tokens; 0 means as many as the context allows.
 	MaxTokens int
 	Stop      []string // at most 4, none empty
-	N         int      // answers to the same prompt, 1 to 128
+	// IgnoreEOS goes on where the model would end its answer, so that it has MaxTokens
+	// tokens (llama.cpp's and vLLM's extra, for measurements).
+	IgnoreEOS bool
+	N         int // answers to the same prompt, 1 to 128
 	// Logprobs asks for the log probability of each generated token, and TopLogprobs
 	// (0 to 20) for those of so many most likely ones beside it.
 	Logprobs    bool

@@ -25,9 +25,11 @@ func (r *Result) OK() bool {
 
 // Response is what the endpoint answered.
 type Response struct {
-	StatusCode int             `json:"status_code"`
-	RequestID  string          `json:"request_id"`
-	Body       json.RawMessage `json:"body"` // a *Completion, or an ErrorBody if StatusCode is not 200
+	StatusCode int    `json:"status_code"`
+	RequestID  string `json:"request_id"`
+	// Body is a Completion or, of an embedding job, an EmbeddingList; an ErrorBody if
+	// StatusCode is not 200.
+	Body json.RawMessage `json:"body"`
 }
 
 // Error says why a job was never executed (OpenAI's codes: parse_error,
@@ -49,46 +51,6 @@ type ErrorDetail struct {
 	Param   *string `json:"param"`          // the field at fault, if one is
 	Code    *string `json:"code"`           // a short name, if there is one
 	Hint    string  `json:"hint,omitempty"` // what to change
-}
-
-// Completion is the body of an answer, of /v1/chat/completions
-// (Object "chat.completion") or of /v1/completions ("text_completion").
-type Completion struct {
-	ID      string   `json:"id"`
-	Object  string   `json:"object"`
-	Created int64    `json:"created"` // Unix seconds
-	Model   string   `json:"model"`
-	Choices []Choice `json:"choices"`
-	Usage   Usage    `json:"usage"`
-}
-
-// Choice is one generated answer.
-type Choice struct {
-	Index        int            `json:"index"`
-	Message      *AnswerMessage `json:"message,omitempty"` // chat completions
-	Text         *string        `json:"text,omitempty"`    // completions
-	Logprobs     *struct{}      `json:"logprobs"`          // always null: logprobs are refused
-	FinishReason string         `json:"finish_reason"`     // "stop" or "length"
-}
-
-// AnswerMessage is the assistant's message of a chat completion.
-type AnswerMessage struct {
-	Role    string  `json:"role"` // "assistant"
-	Content string  `json:"content"`
-	Refusal *string `json:"refusal"`
-}
-
-// Usage counts tokens.
-type Usage struct {
-	PromptTokens        int                  `json:"prompt_tokens"`
-	CompletionTokens    int                  `json:"completion_tokens"`
-	TotalTokens         int                  `json:"total_tokens"`
-	PromptTokensDetails *PromptTokensDetails `json:"prompt_tokens_details,omitempty"`
-}
-
-// PromptTokensDetails splits PromptTokens.
-type PromptTokensDetails struct {
-	CachedTokens int `json:"cached_tokens"` // taken from the prefix cache, not decoded again
 }
 
 // Tempo is what Tempo adds to a result: who did it, how long each part took, and

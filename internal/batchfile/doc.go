@@ -9,6 +9,6 @@
 //
 //	{"prompt":"Hello","custom_id":"a","system":"Be brief.","max_tokens":50}
 //
-// where only prompt is needed. Files of any size are read and written in
+// where only prompt is needed. What a body can have is api.ParseRequest's. Files of any size are read and written in
 // bounded memory; a bad line is an error of its own and stops no other.
 package batchfile

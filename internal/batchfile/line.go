@@ -10,7 +10,7 @@ import (
 	"tempo/api"
 )
 
-const urls = api.ChatCompletions + ", " + api.Completions
+const urls = api.ChatCompletions + ", " + api.Completions + ", " + api.Embeddings
 
 // parse makes a job's line of the text of a line that is not blank.
 func (r *Reader) parse(raw []byte) (Line, error) {
@@ -146,7 +146,8 @@ func (l *parsed) check(opts Options) {
 	}
 }
 
-// complete adds to the body what it leaves open and the options give.
+// complete adds to the body what it leaves open and the options give. What is about
+// generated tokens is not for embeddings.
 func (l *parsed) complete(opts Options) {
 	set := func(name string, value any) {
 		l.body = slices.DeleteFunc(l.body, func(m api.Member) bool { return m.Name == name }) // null
@@ -154,6 +155,12 @@ func (l *parsed) complete(opts Options) {
 	}
 	if opts.DefaultModel != "" && !given(l.body, "model") {
 		set("model", opts.DefaultModel)
+	}
+	if opts.Reproducible && !given(l.body, "reproducible") {
+		set("reproducible", true)
+	}
+	if l.line.URL == api.Embeddings {
+		return
 	}
 	if opts.MaxTokens > 0 && !given(l.body, "max_tokens") && !given(l.body, "max_completion_tokens") {
 		set("max_tokens", opts.MaxTokens)

@@ -20,6 +20,7 @@ type Options struct {
 	MaxTokens    int      // 0 = as many as the context allows
 	Seed         *uint32  // nil = each job has its own
 	Temperature  *float64 // nil = OpenAI's default, 1
+	Reproducible bool     // false = lines that do not ask for it are not
 }
 
 // Line is a request of a batch file that has been checked.

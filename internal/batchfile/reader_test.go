@@ -56,6 +56,18 @@ func TestReadCompletions(t *testing.T) {
 	require.Equal(t, api.Completions, lines[0].URL)
 }
 
+func TestReadEmbeddings(t *testing.T) {
+	t.Parallel()
+	seed, temperature := uint32(42), 0.0
+	lines, faults := read(t, `{"custom_id":"a","url":"/v1/embeddings","body":{"input":["The cat","The dog"]}}`,
+		Options{DefaultModel: "m", MaxTokens: 50, Seed: &seed, Temperature: &temperature, Reproducible: true})
+	require.Empty(t, faults)
+	require.Equal(t, []Line{{
+		Number: 1, CustomID: "a", Model: "m", URL: api.Embeddings,
+		Body: []byte(`{"input":["The cat","The dog"],"model":"m","reproducible":true}`),
+	}}, lines)
+}
+
 func TestReadShortForm(t *testing.T) {
 	t.Parallel()
 	lines, faults := read(t, `{"prompt":"<b>Hi</b>"}
@@ -78,12 +90,12 @@ func TestReadShortForm(t *testing.T) {
 func TestReadAddsWhatLinesLeaveOpen(t *testing.T) {
 	t.Parallel()
 	seed, temperature := uint32(42), 0.0
-	opts := Options{DefaultModel: "m", MaxTokens: 50, Seed: &seed, Temperature: &temperature}
+	opts := Options{DefaultModel: "m", MaxTokens: 50, Seed: &seed, Temperature: &temperature, Reproducible: true}
 	const message = `"messages":[{"role":"user","content":"Hi"}]`
 	for body, want := range map[string]string{
-		`{` + message + `}`: `{` + message + `,"model":"m","max_tokens":50,"seed":42,"temperature":0}`,
-		`{"model":null,"seed":null,` + message + `,"temperature":1,"max_tokens":9}`:        `{` + message + `,"temperature":1,"max_tokens":9,"model":"m","seed":42}`,
-		`{"model":"x","seed":0,"temperature":2,"max_completion_tokens":9,` + message + `}`: `{"model":"x","seed":0,"temperature":2,"max_completion_tokens":9,` + message + `}`,
+		`{` + message + `}`: `{` + message + `,"model":"m","reproducible":true,"max_tokens":50,"seed":42,"temperature":0}`,
+		`{"model":null,"seed":null,` + message + `,"temperature":1,"max_tokens":9,"reproducible":false}`: `{` + message + `,"temperature":1,"max_tokens":9,"reproducible":false,"model":"m","seed":42}`,
+		`{"model":"x","seed":0,"temperature":2,"max_completion_tokens":9,` + message + `}`:               `{"model":"x","seed":0,"temperature":2,"max_completion_tokens":9,` + message + `,"reproducible":true}`,
 	} {
 		lines, faults := read(t, `{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":`+body+`}`, opts)
 		require.Empty(t, faults)
@@ -113,7 +125,9 @@ func TestReadFaults(t *testing.T) {
 		{name: "custom_id as a number", text: strings.Replace(good, `"a"`, `7`, 1), field: "custom_id", says: []string{"wrong type", "7", "a string"}},
 		{name: "custom_id given twice", text: strings.Replace(good, `{"custom`, `{"custom_id":"a","custom`, 1), customID: "a", field: "custom_id", says: []string{"given twice"}},
 		{name: "GET", text: strings.Replace(good, `POST`, `GET`, 1), customID: "a", field: "method", says: []string{`"GET"`, `"POST"`}},
-		{name: "unknown url", text: strings.Replace(good, `chat/completions`, `embeddings`, 1), customID: "a", field: "url", says: []string{`"/v1/embeddings"`, "/v1/chat/completions", "/v1/completions"}},
+		{name: "unknown url", text: strings.Replace(good, `chat/completions`, `responses`, 1), customID: "a", field: "url", says: []string{`"/v1/responses"`, "/v1/chat/completions", "/v1/completions", "/v1/embeddings"}},
+		{name: "a chat's field in an embedding", text: `{"custom_id":"a","url":"/v1/embeddings","body":{"model":"m","input":"x","max_tokens":5}}`, customID: "a", field: "body.max_tokens", says: []string{"unknown field"}},
+		{name: "messages for an embedding", text: `{"custom_id":"a","url":"/v1/embeddings","body":{"model":"m","messages":[]}}`, customID: "a", field: "body.messages", says: []string{`did you mean "body.input"?`}},
 		{name: "url as a number", text: strings.Replace(good, `"/v1/chat/completions"`, `1`, 1), customID: "a", field: "url", says: []string{"wrong type"}},
 		{name: "no url", text: `{"custom_id":"a","method":"POST","body":{}}`, customID: "a", field: "url", says: []string{"missing"}},
 		{name: "no body", text: `{"custom_id":"a","method":"POST","url":"/v1/chat/completions"}`, customID: "a", field: "body", says: []string{"missing"}},
@@ -159,7 +173,7 @@ func TestReadFaults(t *testing.T) {
 
 func TestReadAllFaultsOfALine(t *testing.T) {
 	t.Parallel()
-	_, faults := read(t, `{"method":"GET","url":"/v1/chat/completions","body":{"model":"m","n":2,"messages":[]},"x":1}`, Options{})
+	_, faults := read(t, `{"method":"GET","url":"/v1/chat/completions","body":{"model":"m","n":0,"messages":[]},"x":1}`, Options{})
 	require.Len(t, faults, 1)
 	for _, s := range []string{"method: ", "x: unknown field", "custom_id: missing", "body.n: ", "body.messages: "} {
 		require.Contains(t, faults[0].Msg, s)

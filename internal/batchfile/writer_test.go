@@ -93,3 +93,16 @@ func TestExamplePrompts(t *testing.T) {
 	}
 	require.Len(t, urls, 2)
 }
+
+// The examples of the manual pass the reader, too.
+func TestManual(t *testing.T) {
+	t.Parallel()
+	manual, err := os.ReadFile("../../docs/requests.md")
+	require.NoError(t, err)
+	_, examples, found := strings.Cut(string(manual), "\n```json\n")
+	require.True(t, found)
+	examples, _, _ = strings.Cut(examples, "```")
+	got, faults := read(t, examples, Options{DefaultModel: "m"})
+	require.Empty(t, faults)
+	require.Len(t, got, 8)
+}

@@ -148,6 +148,7 @@ func (o *Output) Text() string {
 type Choice struct {
 	Text         string `json:"text"`
 	FinishReason string `json:"finish_reason"` // "stop" or "length"
+	Tokens       int    `json:"tokens"`        // generated for this choice
 	// Logprobs are those of the tokens whose text the answer has, in their order; nil
 	// if the job did not ask for them.
 	Logprobs []TokenLogprobs `json:"logprobs,omitempty"`

@@ -27,7 +27,8 @@ type follower struct {
 	badLines, resumed int
 	earlier           int // results that were there when this run began; they are read first
 	read              int // results, also those of others
-	tokens            int // of results that are not resumed
+	tokens            int // generated, of results that are not resumed
+	embedded          int // read for embeddings, of the same
 	workers           map[string]bool
 	total             int   // jobs that were sent
 	awaited           lines // of the jobs that were sent and have no result yet
@@ -142,7 +143,8 @@ func (f *follower) take(r api.Result) error {
 		f.failed++
 	}
 	var body struct {
-		Usage api.Usage `json:"usage"`
+		Object string    `json:"object"`
+		Usage  api.Usage `json:"usage"`
 	}
 	if r.Response != nil {
 		_ = json.Unmarshal(r.Response.Body, &body) // a body without usage counts no tokens
@@ -151,6 +153,9 @@ func (f *follower) take(r api.Result) error {
 		f.resumed++
 	} else {
 		f.tokens += body.Usage.CompletionTokens
+		if body.Object == api.ObjectList {
+			f.embedded += body.Usage.PromptTokens
+		}
 		if f.first.IsZero() {
 			f.first = now
 			if r.Tempo != nil && r.Tempo.Timing != nil { // its start, not its end
@@ -165,9 +170,10 @@ func (f *follower) take(r api.Result) error {
 	return f.write(r)
 }
 
-func (f *follower) rate() float64 {
+// rate is how many tokens that is in a second.
+func (f *follower) rate(tokens int) float64 {
 	if seconds := f.last.Sub(f.first).Seconds(); seconds > 0 {
-		return float64(f.tokens) / seconds
+		return float64(tokens) / seconds
 	}
 	return 0
 }
@@ -176,7 +182,7 @@ func (f *follower) rate() float64 {
 func (f *follower) done() int { return f.succeeded + f.failed - f.badLines }
 
 func (f *follower) line() string {
-	return fmt.Sprintf("%d of %d done, %d failed, %.0f tokens/s", f.done(), f.total, f.failed, f.rate())
+	return fmt.Sprintf("%d of %d done, %d failed, %.0f tokens/s", f.done(), f.total, f.failed, f.rate(f.tokens+f.embedded))
 }
 
 func (f *follower) show(line string) {
@@ -189,14 +195,14 @@ func (f *follower) show(line string) {
 func (f *follower) logProgress() {
 	if f.batch.opts.Status == nil && !f.batch.opts.Quiet {
 		f.batch.log.Info("progress", zap.Int("done", f.done()), zap.Int("total", f.total),
-			zap.Int("failed", f.failed), zap.Float64("tokens_per_second", f.rate()))
+			zap.Int("failed", f.failed), zap.Float64("tokens_per_second", f.rate(f.tokens+f.embedded)))
 	}
 }
 
 func (f *follower) summary() *Summary {
 	s := &Summary{
 		Batch: f.batch.ID, Succeeded: f.succeeded, Failed: f.failed, BadLines: f.badLines, Resumed: f.resumed,
-		Tokens: f.tokens, Seconds: time.Since(f.started).Seconds(), TokensPerSecond: f.rate(),
+		Tokens: f.tokens, Embedded: f.embedded, Seconds: time.Since(f.started).Seconds(), TokensPerSecond: f.rate(f.tokens),
 		Output: f.batch.opts.Output, Errors: f.batch.opts.Errors,
 	}
 	for w := range f.workers {

@@ -95,11 +95,14 @@ func once() <-chan struct{} {
 	return c
 }
 
-// answer is 200, or 400 for prompts that say "fail".
+// answer is 200, or 400 for prompts that say "fail". Embeddings have read 8 tokens.
 func answer(j api.Job, worker string) *api.Result {
 	r := &api.Result{
 		ID: api.ResultID(j.Batch, j.ID), CustomID: j.CustomID, Tempo: &api.Tempo{Worker: worker, Timing: &api.Timing{DecodeSeconds: 0.5}},
 		Response: &api.Response{StatusCode: 200, RequestID: "r", Body: json.RawMessage(`{"usage":{"completion_tokens":10}}`)},
+	}
+	if j.URL == api.Embeddings {
+		r.Response.Body = json.RawMessage(`{"object":"list","data":[],"model":"m","usage":{"prompt_tokens":8,"total_tokens":8}}`)
 	}
 	if strings.Contains(string(j.Body), "fail") {
 		r.Response.StatusCode, r.Response.Body = 400, json.RawMessage(`{"error":{"message":"no"}}`)

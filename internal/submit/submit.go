@@ -57,8 +57,9 @@ type Summary struct {
 	BadLines  int // of Failed: never sent
 	Resumed   int // results that were there before
 	Tokens    int // generated now, without resumed results
+	Embedded  int // tokens that were read for embeddings now
 	Seconds   float64
-	// TokensPerSecond is over the time from the first job's start to the last
+	// TokensPerSecond is of Tokens, over the time from the first job's start to the last
 	// result; resumed results do not count.
 	TokensPerSecond float64
 	Output, Errors  string   // where the results are

@@ -16,7 +16,7 @@ func Example() {
 	prompt, err := template.Render([]api.Message{
 		{Role: "system", Content: "Answer in one word."},
 		{Role: "user", Content: "What is the capital of France?"},
-	})
+	}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

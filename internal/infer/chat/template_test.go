@@ -77,7 +77,7 @@ func TestRender(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := c.template.Render(c.messages)
+			got, err := c.template.Render(c.messages, nil)
 			require.NoError(t, err)
 			require.Equal(t, c.want, got)
 		})
@@ -88,7 +88,7 @@ func TestRenderVariables(t *testing.T) {
 	t.Parallel()
 	tmpl, err := chat.New(`{{ bos_token }}{% for m in messages %}{{ m['name'] if m['name'] is defined else '-' }}:{{ m.content | trim }}{% endfor %}{{ eos_token }}`, "<s>", "</s>")
 	require.NoError(t, err)
-	got, err := tmpl.Render([]api.Message{{Role: "user", Content: " a ", Name: "ann"}, {Role: "user", Content: "b"}})
+	got, err := tmpl.Render([]api.Message{{Role: "user", Content: " a ", Name: "ann"}, {Role: "user", Content: "b"}}, nil)
 	require.NoError(t, err)
 	require.Equal(t, "<s>ann:a-:b</s>", got)
 }
@@ -97,10 +97,10 @@ func TestRenderRaises(t *testing.T) {
 	t.Parallel()
 	tmpl, err := chat.New(`{% if messages[0]['role'] != 'user' %}{{ raise_exception('the user speaks first') }}{% endif %}ok`, "", "")
 	require.NoError(t, err)
-	_, err = tmpl.Render([]api.Message{message("assistant", "hello")})
+	_, err = tmpl.Render([]api.Message{message("assistant", "hello")}, nil)
 	require.ErrorContains(t, err, "apply the model's chat template")
 	require.ErrorContains(t, err, "the user speaks first")
-	got, err := tmpl.Render([]api.Message{message("user", "hello")})
+	got, err := tmpl.Render([]api.Message{message("user", "hello")}, nil)
 	require.NoError(t, err, "a refusal leaves no trace")
 	require.Equal(t, "ok", got)
 }
@@ -121,7 +121,7 @@ func TestRenderConcurrently(t *testing.T) {
 	for i := range 20 {
 		content := strings.Repeat("x", i)
 		wg.Go(func() {
-			got, err := tmpl.Render([]api.Message{message("user", content)})
+			got, err := tmpl.Render([]api.Message{message("user", content)}, nil)
 			if err != nil || !strings.Contains(got, "user\n"+content+"<|im_end|>") {
 				t.Errorf("got %q, %v", got, err)
 			}

@@ -80,7 +80,11 @@ func (l *loaded) prompt(job *api.Request) ([]llama.Token, error) {
 	if job.URL == api.ChatCompletions {
 		param = "messages"
 		var err error
-		if text, err = l.template.Render(job.Messages); err != nil {
+		text, err = l.template.Render(job.Messages, job.Tools)
+		if _, refused := errors.AsType[*infer.RequestError](err); refused { // it names the field itself
+			return nil, err
+		}
+		if err != nil {
 			return nil, &infer.RequestError{
 				Param: param, Message: err.Error(),
 				Advice: "check the order and the roles of the messages, or ask /v1/completions with a prompt of your own",
