@@ -37,8 +37,6 @@ type Request struct {
 	Schema  json.RawMessage `json:",omitempty"`
 	// Reproducible asks for the same answer bit for bit whatever else runs.
 	Reproducible bool
-	// IgnoreEOS goes on past the end of a text.
-	IgnoreEOS bool
 	// Timeout bounds the time from when the job first joins the batch; 0 = none.
 	Timeout  time.Duration
 	Sampling Sampling

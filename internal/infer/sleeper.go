@@ -3,6 +3,7 @@ package infer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -167,9 +168,10 @@ func (s *Sleeper) run(ctx context.Context, req Request, pool int) (*Output, erro
 			return nil, err
 		}
 	}
+	n := max(req.Job.N, 1)
 	return &Output{
-		Choices:      []Choice{{Text: strings.Join(words[:made], " "), FinishReason: reason}},
-		PromptTokens: len(words), CompletionTokens: made, Started: started, Decode: time.Since(started),
+		Choices:      slices.Repeat([]Choice{{Text: strings.Join(words[:made], " "), FinishReason: reason, Tokens: made}}, n),
+		PromptTokens: len(words), CompletionTokens: n * made, Started: started, Decode: time.Since(started),
 	}, nil
 }
 

@@ -225,7 +225,7 @@ func (w *Worker) failure(j *job, err error) *api.Result {
 }
 
 // describe turns an error into OpenAI's form. The statuses: 400 the request is
-// at fault, 507 its memory can never be had here, 500 anything else.
+// at fault, 408 its timeout passed, 507 its memory can never be had here, 500 anything else.
 func describe(err error) (int, api.ErrorDetail) {
 	detail := api.ErrorDetail{Message: err.Error(), Type: "server_error"}
 	status := 500
@@ -235,7 +235,10 @@ func describe(err error) (int, api.ErrorDetail) {
 	var memory *MemoryError
 	var died *infer.DiedError
 	var attempts *attemptsError
+	var timeout *infer.TimeoutError
 	switch {
+	case errors.As(err, &timeout):
+		status, detail.Type, detail.Param, detail.Code = 408, "timeout_error", param("timeout"), param("request_timeout")
 	case errors.As(err, &request):
 		status, detail.Type, detail.Param = 400, "invalid_request_error", param(request.Param)
 	case errors.As(err, &field):

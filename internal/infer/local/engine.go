@@ -267,13 +267,7 @@ func (e *Engine) Generate(ctx context.Context, req infer.Request) (*infer.Output
 	if err != nil {
 		return nil, err
 	}
-	out, err := l.sched.Submit(ctx, req, prompt, l.longest)
-	if err == nil && req.Job.Echo {
-		for i := range out.Choices {
-			out.Choices[i].Text = req.Job.Prompt + out.Choices[i].Text
-		}
-	}
-	return out, err
+	return l.sched.Submit(ctx, req, prompt, l.longest)
 }
 
 // supports refuses what this device or these settings cannot give.

@@ -12,6 +12,9 @@ import (
 // admit gives seats to waiting jobs, and divides the pools anew where that is due.
 func (s *Scheduler) admit(now time.Time) error {
 	s.displace()
+	if s.target == nil && s.idle() {
+		s.reconsider()
+	}
 	if s.due() {
 		if err := s.divide(); err != nil {
 			return err
@@ -216,7 +219,7 @@ func (s *Scheduler) reconsider() {
 	if !waiting {
 		return
 	}
-	target := choose(s.opts.Layout, s.opts.Cells, s.opts.Sequences, append(s.needs(), s.recent...))
+	target := s.choose(append(s.needs(), s.recent...))
 	better := seats(target, s.opts.Sequences) >= s.seats()*3/2 || s.exact() && !target[0].exact
 	if !misfit && !better { // other seats are worth the pause only if there are many more
 		return
@@ -224,6 +227,11 @@ func (s *Scheduler) reconsider() {
 	if !slices.Equal(target, s.layouts()) {
 		s.target, s.patience = target, drainSteps
 	}
+}
+
+// idle reports whether no job has a seat.
+func (s *Scheduler) idle() bool {
+	return !slices.ContainsFunc(s.jobs, func(j *job) bool { return j.seat != nil })
 }
 
 // drainSteps is how long jobs may go on before the pools are divided anew under them,
@@ -236,6 +244,11 @@ func (s *Scheduler) due() bool {
 	return s.target != nil && (s.patience <= 0 || !slices.ContainsFunc(s.jobs, func(j *job) bool {
 		return j.seat != nil && j.room() > 0
 	}))
+}
+
+// choose divides the cells for jobs with these needs.
+func (s *Scheduler) choose(needs []need) []layout {
+	return choose(s.opts.Layout, s.opts.Cells, s.opts.Sequences, needs, s.single)
 }
 
 // needs are those of all jobs that are there.

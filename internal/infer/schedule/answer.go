@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"tempo/api"
 	"tempo/internal/infer"
 	"tempo/internal/infer/grammar"
 	"tempo/internal/infer/sample"
@@ -167,26 +168,34 @@ func (s *Scheduler) accept(j *job, now time.Time) error {
 }
 
 func (s *Scheduler) logprobs(piece []byte, p sample.Picked) infer.TokenLogprobs {
-	t := infer.TokenLogprobs{TokenLogprob: infer.TokenLogprob{Piece: piece, Logprob: p.Logprob}}
+	t := infer.TokenLogprobs{TokenLogprob: infer.TokenLogprob{Piece: piece, Logprob: finite(p.Logprob)}}
 	for _, l := range p.Top {
-		t.Top = append(t.Top, infer.TokenLogprob{Piece: s.model.Piece(l.Token), Logprob: l.Logprob})
+		t.Top = append(t.Top, infer.TokenLogprob{Piece: s.model.Piece(l.Token), Logprob: finite(l.Logprob)})
 	}
 	return t
 }
+
+// finite is what can be written as JSON: a probability of 0 becomes one that is as
+// good as 0.
+func finite(logprob float32) float32 { return max(logprob, api.MinLogprob) }
 
 // finish ends an answer. The next one begins at the end of the prompt, whose last
 // token is decoded again, for its logits.
 func (s *Scheduler) finish(j *job, reason string, now time.Time) error {
 	a := &j.answer
 	j.choices = append(j.choices, infer.Choice{
-		Text: a.text.String(), FinishReason: reason, Logprobs: a.text.covered(a.logs),
+		Text: a.text.String(), FinishReason: reason, Tokens: len(j.tokens) - j.prompt, Logprobs: a.text.covered(a.logs),
 	})
 	s.usual.add(len(j.tokens) - j.prompt)
 	if len(j.choices) >= max(j.req.Job.N, 1) {
 		return s.leave(j, j.output(now), nil)
 	}
 	j.tokens = j.tokens[:j.prompt:j.prompt]
-	left, err := j.pool.trim(j.seat, min(j.cells, j.prompt-1))
+	keep := j.prompt - 1
+	if j.pool.exact {
+		keep = wholePieces(keep)
+	}
+	left, err := j.pool.trim(j.seat, min(j.cells, keep))
 	if err != nil {
 		return err
 	}

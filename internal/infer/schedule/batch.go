@@ -11,19 +11,13 @@ import (
 // sequences stand in ascending order, so that llama.cpp decodes neighbours together.
 func (p *pool) fill() (int, error) {
 	p.ctx.Clear()
-	room := p.ctx.Room()
 	for _, s := range p.seats {
 		s.take = 0
-		if j := s.job; j != nil && !j.prefilling() && j.room() > 0 && room > 0 {
-			s.take = 1
-			room--
-		}
 	}
-	for _, s := range p.oldest() {
-		if j := s.job; j.prefilling() {
-			s.take = min(j.pending(), j.room(), room)
-			room -= s.take
-		}
+	if p.exact {
+		p.allotPieces()
+	} else {
+		p.allot()
 	}
 	n := 0
 	for _, s := range p.seats {
@@ -35,6 +29,23 @@ func (p *pool) fill() (int, error) {
 		n += s.take
 	}
 	return n, nil
+}
+
+// allot says how many tokens of each job are in the batch.
+func (p *pool) allot() {
+	room := p.ctx.Room()
+	for _, s := range p.seats {
+		if j := s.job; j != nil && !j.prefilling() && j.room() > 0 && room > 0 {
+			s.take = 1
+			room--
+		}
+	}
+	for _, s := range p.oldest() {
+		if j := s.job; j.prefilling() {
+			s.take = min(j.pending(), j.room(), room)
+			room -= s.take
+		}
+	}
 }
 
 // oldest are the seats with a job, those that sat down first at the beginning.

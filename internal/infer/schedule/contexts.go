@@ -29,7 +29,7 @@ func (s *Scheduler) Footprint() budget.Footprint {
 // at its worst.
 func (s *Scheduler) allocate(warm bool) error {
 	s.cache, s.compute = 0, 0
-	first := choose(s.opts.Layout, s.opts.Cells, s.opts.Sequences, nil)
+	first := s.choose(nil)
 	all := [][]layout{first}
 	if s.opts.Layout != Streams && first[0].streams > 0 {
 		all = [][]layout{{{cells: s.opts.Cells}}, first}
@@ -74,11 +74,8 @@ func (s *Scheduler) open(layouts []layout) error {
 	return nil
 }
 
-// leastMicro is the smallest part of a batch that still goes through a model at once.
-const leastMicro = 16
-
-// context makes one context. Without flash attention the scores of all tokens at once
-// are in memory, so as many go through at once as fit into what is booked.
+// context makes one context. Without flash attention the scores of all tokens that go
+// through at once are in memory, so that there are fewer.
 func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	opts := llama.ContextOptions{
 		Cells: l.cells, Sequences: l.streams, Streams: l.streams > 0, Exact: l.exact,
@@ -87,18 +84,10 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	if l.streams == 0 {
 		opts.Sequences = s.opts.Sequences
 	}
-	for opts.Micro = opts.Batch; ; opts.Micro /= 2 {
-		ctx, err := s.model.NewContext(opts)
-		if err != nil || !l.exact || ctx.Compute() <= s.compute {
-			return ctx, err
-		}
-		if err := ctx.Close(); err != nil {
-			return nil, err
-		}
-		if opts.Micro <= leastMicro {
-			return nil, fmt.Errorf("the scores of attention over %d tokens without flash attention do not fit into %v", l.longest(), s.compute)
-		}
+	if l.exact {
+		opts.Micro = exactPiece
 	}
+	return s.model.NewContext(opts)
 }
 
 // describe says what the layouts are, for people.
@@ -108,6 +97,8 @@ func describe(layouts []layout) string {
 		switch {
 		case l.streams == 0:
 			parts = append(parts, fmt.Sprintf("one pool of %d tokens", l.cells))
+		case l.single:
+			parts = append(parts, fmt.Sprintf("one reproducible stream of %d tokens", l.longest()))
 		case l.exact:
 			parts = append(parts, fmt.Sprintf("%d reproducible streams of %d tokens", l.streams, l.longest()))
 		default:

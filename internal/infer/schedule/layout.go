@@ -17,6 +17,7 @@ type layout struct {
 	cells   int
 	streams int  // 0 = one pool for all sequences
 	exact   bool // without flash attention, for reproducible jobs
+	single  bool // and these must run one at a time, in the same pieces always
 }
 
 // longest is how many cells one job can have.
@@ -45,7 +46,8 @@ func streamed(cells, n, longest int) (l layout, ok bool) {
 // Streams are the faster, so all jobs get one if as many fit as can run. If a few long
 // jobs stand in the way of that, these get a pool for themselves beside the streams;
 // if many do, one pool holds all: there the short ones leave room to the long ones.
-func choose(kind string, cells, n int, needs []need) []layout {
+// Reproducible jobs get streams, or, if they must run singly, the only one.
+func choose(kind string, cells, n int, needs []need, singly bool) []layout {
 	longest, wanted, exact := 1, n, false
 	for _, e := range needs {
 		longest, exact = max(longest, min(e.tokens, cells)), exact || e.exact
@@ -53,11 +55,14 @@ func choose(kind string, cells, n int, needs []need) []layout {
 	if len(needs) > 0 {
 		wanted = min(n, len(needs))
 	}
+	if exact && singly {
+		n = 1
+	}
 	unified := []layout{{cells: cells}}
 	whole, ok := streamed(cells, n, longest)
 	switch {
 	case exact && ok:
-		whole.exact = true
+		whole.exact, whole.single = true, singly
 		return []layout{whole}
 	case kind == Unified:
 		return unified

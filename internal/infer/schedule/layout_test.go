@@ -47,7 +47,7 @@ func TestChoose(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			require.Equal(t, c.want, choose(c.kind, c.cells, c.n, c.needs))
+			require.Equal(t, c.want, choose(c.kind, c.cells, c.n, c.needs, false))
 		})
 	}
 }
@@ -67,7 +67,7 @@ func TestChooseFits(t *testing.T) {
 		wantsExact = wantsExact && len(needs) > 0
 		kind := []string{Auto, Streams, Unified}[random.IntN(3)]
 		sum, longest := 0, 0
-		for _, l := range choose(kind, cells, n, needs) {
+		for _, l := range choose(kind, cells, n, needs, random.IntN(2) == 0) {
 			sum += l.cells
 			longest = max(longest, l.longest())
 			require.LessOrEqual(t, l.streams, n)

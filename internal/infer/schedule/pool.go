@@ -17,6 +17,8 @@ type pool struct {
 	tree  prefix.Tree // of what the seats have, or will have when their job's prompt is through
 	turn  int         // counts the jobs that have sat down
 	order []*seat     // see oldest
+	// prefilled says that the last batch of a pool for reproducible jobs was of a prompt.
+	prefilled bool
 }
 
 // seat is a sequence of a pool. When its job has left, what it has of the prompt stays,
@@ -86,6 +88,9 @@ func (p *pool) source(j *job) (from *seat, common int, wait bool) {
 			break
 		}
 	}
+	if p.exact {
+		common = wholePieces(common)
+	}
 	if common < worthSharing || from.job != nil && common < worthCopying {
 		from, common = nil, 0
 	}
@@ -105,7 +110,7 @@ func (s *seat) ready() int {
 func (p *pool) sit(j *job) (bool, error) {
 	var from *seat
 	common := 0
-	if j.saved == nil {
+	if j.saved == nil && !p.single {
 		var wait bool
 		if from, common, wait = p.source(j); wait {
 			return false, nil
@@ -195,7 +200,10 @@ func (p *pool) vacate(j *job) error {
 	s := j.seat
 	j.pool, j.seat = nil, nil
 	keep := min(j.cells, len(s.tokens))
-	if p.streams == 0 {
+	switch {
+	case p.single:
+		keep = 0 // what is found there would be decoded in other pieces
+	case p.streams == 0:
 		keep = min(keep, s.shared)
 	}
 	s.job, s.cells = nil, keep

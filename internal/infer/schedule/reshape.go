@@ -78,7 +78,7 @@ func (s *Scheduler) exchange() error {
 	if len(running) == 0 {
 		return nil // whoever comes will see to it
 	}
-	if err := s.open(choose(s.opts.Layout, s.opts.Cells, s.opts.Sequences, needs)); err != nil {
+	if err := s.open(s.choose(needs)); err != nil {
 		return err
 	}
 	for _, j := range running {

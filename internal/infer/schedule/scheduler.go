@@ -49,6 +49,8 @@ type Scheduler struct {
 	picking  []picking // of the step
 	workers  *sample.Workers
 	pickOne  func(i int) // of picking; made once, for a step allocates nothing
+	probed   bool        // single is known
+	single   bool        // reproducible jobs must run one at a time
 	fault    error       // a context is gone: Run ends
 	steps    steps
 }
@@ -175,6 +177,11 @@ func (s *Scheduler) receive(ctx context.Context) bool {
 // arrive takes a new job in.
 func (s *Scheduler) arrive(j *job) {
 	s.jobs = append(s.jobs, j)
+	if j.exact() {
+		if s.fault = s.probe(); s.fault != nil {
+			return
+		}
+	}
 	if s.fits(j) {
 		j.longest = min(j.limit, s.opts.Cells)
 		s.note(j)

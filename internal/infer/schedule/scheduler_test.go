@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tempo/api"
+	"tempo/internal/gguf"
 	"tempo/internal/infer"
 	"tempo/internal/infer/infertest"
 	"tempo/internal/infer/llama"
@@ -37,7 +38,13 @@ type rig struct {
 
 func newRig(t *testing.T, cells, sequences, batch int) *rig {
 	t.Helper()
-	r := &rig{Scheduler: newScheduler(t, options(cells, sequences, batch), nil), limit: cells}
+	return run(t, newScheduler(t, options(cells, sequences, batch), nil))
+}
+
+// run runs a scheduler until the test ends.
+func run(t *testing.T, s *Scheduler) *rig {
+	t.Helper()
+	r := &rig{Scheduler: s, limit: s.opts.Cells}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -56,7 +63,13 @@ func options(cells, sequences, batch int) Options {
 
 func openModel(t *testing.T) *llama.Model {
 	t.Helper()
+	return openSpec(t, gguf.Tiny())
+}
+
+func openSpec(t *testing.T, tiny gguf.Spec) *llama.Model {
+	t.Helper()
 	spec := infertest.TinySpec(t)
+	require.NoError(t, gguf.WriteFile(spec.Model, tiny))
 	lib, err := llama.Load(spec.LibDir, zap.NewNop())
 	require.NoError(t, err)
 	model, err := lib.OpenModel(spec.Model, llama.ModelOptions{GPU: -1})

@@ -1,0 +1,153 @@
+package schedule
+
+import (
+	"errors"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"tempo/internal/infer/llama"
+)
+
+// In a pool for reproducible jobs every sequence goes through the model in the same
+// pieces always: its prompt in whole pieces and the rest of it, by itself, and then
+// token by token, together with others. Attention adds up in another order where a
+// sequence has more tokens in a batch; the difference is small and mostly lost when
+// numbers are rounded to the KV cache's type, but not always. Whether the rows of
+// different sequences are independent of each other depends on the type of the
+// weights; see probe.
+
+// exactPiece is how many tokens of a prompt are a piece, the same on every worker. From
+// 64 on the kernels gain nothing more, and the scores of attention, which are in memory
+// without flash attention, would take more room.
+const exactPiece = 64
+
+// wholePieces is how many of n tokens are in whole pieces.
+func wholePieces(n int) int { return n / exactPiece * exactPiece }
+
+// piece is how many of a job's tokens go through the model next, in one piece. What it
+// has generated is decoded again as it was the first time.
+func (j *job) piece() int {
+	if left := j.prompt - j.cells; left > 0 {
+		return min(left, exactPiece)
+	}
+	return 1
+}
+
+// allotPieces takes either the next piece of the oldest prompt or the next token of
+// every job that is through with its prompt, in turn.
+func (p *pool) allotPieces() {
+	var prompt *seat
+	decoding := false
+	for _, s := range p.oldest() {
+		switch j := s.job; {
+		case j.room() < j.piece():
+		case j.cells >= j.prompt:
+			decoding = true
+		case prompt == nil:
+			prompt = s
+		}
+	}
+	p.prefilled = prompt != nil && !(decoding && p.prefilled)
+	if p.prefilled {
+		prompt.take = prompt.job.piece()
+		return
+	}
+	for _, s := range p.seats {
+		if j := s.job; j != nil && j.cells >= j.prompt && j.room() > 0 {
+			s.take = 1
+		}
+	}
+}
+
+// probe finds out, once, whether this model's kernels on this machine calculate a
+// sequence the same bit for bit whatever else is in the batch. Those for weights in
+// some types add up in another order where there are more rows; then reproducible jobs
+// run one at a time.
+func (s *Scheduler) probe() error {
+	if s.probed {
+		return nil
+	}
+	same, err := s.sameInCompany()
+	if err != nil {
+		return err
+	}
+	s.probed, s.single = true, !same
+	if s.single {
+		s.log.Warn("with this model on this machine a sequence's numbers depend on what else is in the batch: reproducible jobs run one at a time")
+	} else {
+		s.log.Info("with this model on this machine a sequence's numbers do not depend on what else is in the batch", zap.Int("piece_tokens", exactPiece))
+	}
+	return nil
+}
+
+// What the probe decodes: a prompt in one piece, and then so many tokens one by one.
+const (
+	probePrompt = 40
+	probeSteps  = 8
+)
+
+// sameInCompany decodes a sequence alone and beside others.
+func (s *Scheduler) sameInCompany() (same bool, err error) {
+	companies := []int{1, 3, 7}
+	sequences := 1 + slices.Max(companies)
+	ctx, err := s.model.NewContext(llama.ContextOptions{
+		Cells: sequences * streamUnit, Sequences: sequences, Streams: true, Exact: true,
+		Batch: exactPiece, Threads: s.opts.Threads, TypeK: s.opts.TypeK, TypeV: s.opts.TypeV,
+	})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, ctx.Close()) }()
+	alone, err := s.probeRun(ctx, 0)
+	if err != nil {
+		return false, err
+	}
+	for _, mates := range companies {
+		other, err := s.probeRun(ctx, mates)
+		if err != nil || !slices.Equal(alone, other) {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// probeRun decodes sequence 0 and so many mates, and returns the logits of sequence 0
+// at each step.
+func (s *Scheduler) probeRun(ctx *llama.Context, mates int) ([]float32, error) {
+	token := func(seq, pos int) llama.Token { return llama.Token((7 + 31*pos + 1009*seq) % s.model.Vocabulary()) }
+	for seq := range 1 + mates {
+		ctx.Clear()
+		for pos := range probePrompt {
+			if _, err := ctx.Add(token(seq, pos), pos, seq, false); err != nil {
+				return nil, err
+			}
+		}
+		if err := ctx.Decode(); err != nil {
+			return nil, err
+		}
+	}
+	var found []float32
+	for pos := probePrompt; pos < probePrompt+probeSteps; pos++ {
+		ctx.Clear()
+		for seq := range 1 + mates {
+			if _, err := ctx.Add(token(seq, pos), pos, seq, true); err != nil {
+				return nil, err
+			}
+		}
+		if err := ctx.Decode(); err != nil {
+			return nil, err
+		}
+		logits, err := ctx.Logits(0)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, logits...)
+	}
+	for seq := range 1 + mates {
+		if err := ctx.Forget(seq); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
