@@ -24,6 +24,8 @@ type ContextOptions struct {
 	// Exact leaves out flash attention. With Streams a sequence's logits are then the
 	// same bit for bit whatever else is in the batch, and however its prompt is cut.
 	Exact bool
+	// Embeddings gives every token of a batch its vector; see Context.Embedding.
+	Embeddings bool
 	// TypeK and TypeV are what a cell's keys and values are kept in: one of
 	// CacheTypes, "" = f16.
 	TypeK, TypeV string
@@ -75,6 +77,10 @@ func (c *Context) open(opts ContextOptions) error {
 	params.KVUnified = 1
 	if opts.Streams {
 		params.KVUnified = 0
+	}
+	if opts.Embeddings {
+		params.Embeddings, params.PoolingType = 1, llama.PoolingTypeNone
+		params.NOutputsMax = uint32(max(opts.Sequences, opts.Batch))
 	}
 	if opts.Exact {
 		params.FlashAttentionType = llama.FlashAttentionTypeDisabled

@@ -32,7 +32,9 @@ type Engine struct {
 	lib      *llama.Library // nil before Open
 	dry      *llama.Model   // metadata only; nil before Open and after the first load
 	estimate budget.Bytes   // what the weights will take
-	plain    bool           // the weights stay as they are in the file
+	// compute is what the compute buffers may take with so many cells; nil before the load.
+	compute func(cells int) budget.Bytes
+	plain   bool // the weights stay as they are in the file
 
 	mu       sync.Mutex     // guards what follows; never held for long
 	model    *loaded        // nil while none is
@@ -163,7 +165,44 @@ func (e *Engine) options(shape infer.Shape) schedule.Options {
 	return schedule.Options{
 		Cells: shape.Cells, Sequences: shape.Sequences, Batch: e.spec.Batch, Threads: e.spec.Threads,
 		TypeK: e.spec.CacheTypeK, TypeV: e.spec.CacheTypeV, Layout: e.spec.Layout,
+		Longest: e.facts.Context, Inexact: e.inexact() != "", Compute: e.compute,
 	}
+}
+
+// inexact says why there can be no reproducible jobs, "" if there can.
+func (e *Engine) inexact() string {
+	switch {
+	case e.spec.GPU >= 0:
+		return "a GPU's kernels give other numbers in other batches"
+	case quantised(e.spec.CacheTypeV):
+		return "they take attention without flash attention, which cannot read values of type " + e.spec.CacheTypeV
+	default:
+		return ""
+	}
+}
+
+// computeLine finds out how much compute buffers take with more or fewer cells than in
+// this shape, while the model of the dry runs is there.
+func (e *Engine) computeLine(shape infer.Shape) error {
+	e.compute = nil
+	half := shape
+	half.Cells = max(shape.Cells/2/256*256, 256)
+	whole, err := schedule.Footprint(e.dry, e.options(shape))
+	if err != nil {
+		return e.contextError(err)
+	}
+	less, err := schedule.Footprint(e.dry, e.options(half))
+	if err != nil {
+		return e.contextError(err)
+	}
+	e.compute = func(cells int) budget.Bytes {
+		if cells == shape.Cells || half.Cells == shape.Cells {
+			return whole.ParallelBatch
+		}
+		rise := whole.ParallelBatch.Sub(less.ParallelBatch)
+		return less.ParallelBatch.Add(rise.Scale(float64(cells-half.Cells) / float64(shape.Cells-half.Cells)))
+	}
+	return nil
 }
 
 // contextError says what to do about a context that could not be made.
@@ -212,7 +251,7 @@ func (e *Engine) Reshape(_ context.Context, shape infer.Shape) (budget.Footprint
 // load loads the model. setting is held.
 func (e *Engine) load(shape infer.Shape) (budget.Footprint, error) {
 	if e.dry != nil {
-		err := e.dry.Close()
+		err := errors.Join(e.computeLine(shape), e.dry.Close())
 		e.dry = nil
 		if err != nil {
 			return budget.Footprint{}, err
@@ -260,10 +299,17 @@ func (e *Engine) Generate(ctx context.Context, req infer.Request) (*infer.Output
 		return nil, err
 	}
 	defer e.leave()
-	prompt, err := l.prompt(req.Job)
-	if err == nil {
-		err = e.supports(req.Job)
+	if err := e.supports(req.Job); err != nil {
+		return nil, err
 	}
+	if req.Job.URL == api.Embeddings {
+		texts, err := l.texts(req.Job.Input)
+		if err != nil {
+			return nil, err
+		}
+		return l.sched.Embed(ctx, req, texts)
+	}
+	prompt, err := l.prompt(req.Job)
 	if err != nil {
 		return nil, err
 	}
@@ -272,17 +318,10 @@ func (e *Engine) Generate(ctx context.Context, req infer.Request) (*infer.Output
 
 // supports refuses what this device or these settings cannot give.
 func (e *Engine) supports(job *api.Request) error {
-	switch {
-	case job.Reproducible && e.spec.GPU >= 0:
+	if why := e.inexact(); job.Reproducible && why != "" {
 		return &infer.RequestError{
-			Param: "reproducible", Message: "reproducible: a GPU's kernels give other numbers in other batches, so it is not promised there",
-			Advice: "send the job to a worker with --device cpu, or leave out reproducible",
-		}
-	case job.Reproducible && quantised(e.spec.CacheTypeV):
-		return &infer.RequestError{
-			Param:   "reproducible",
-			Message: fmt.Sprintf("reproducible: it takes attention without flash attention, which cannot read values of type %s", e.spec.CacheTypeV),
-			Advice:  "start the worker with --cache-type-v f16, or leave out reproducible",
+			Param: "reproducible", Message: "reproducible: it is not promised here: " + why,
+			Advice: "send the job to a worker on a CPU with --cache-type-v f16, or leave out reproducible",
 		}
 	}
 	return nil

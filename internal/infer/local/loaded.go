@@ -91,6 +91,28 @@ func (l *loaded) prompt(job *api.Request) ([]llama.Token, error) {
 			}
 		}
 	}
+	return l.tokenize(param, text, 1)
+}
+
+// texts tokenizes what an embeddings job asks for.
+func (l *loaded) texts(input []string) ([][]llama.Token, error) {
+	texts := make([][]llama.Token, len(input))
+	for i, text := range input {
+		param := "input"
+		if len(input) > 1 {
+			param = fmt.Sprintf("input[%d]", i)
+		}
+		var err error
+		if texts[i], err = l.tokenize(param, text, 0); err != nil {
+			return nil, err
+		}
+	}
+	return texts, nil
+}
+
+// tokenize tokenizes the text in a field, which must leave room for so many tokens of
+// output.
+func (l *loaded) tokenize(param, text string, output int) ([]llama.Token, error) {
 	tokens, err := l.model.Tokenize(text)
 	if err != nil {
 		return nil, &infer.RequestError{Param: param, Message: param + ": " + err.Error(), Advice: "remove the character"}
@@ -98,11 +120,11 @@ func (l *loaded) prompt(job *api.Request) ([]llama.Token, error) {
 	if len(tokens) == 0 {
 		return nil, &infer.RequestError{Param: param, Message: param + " is empty for this model", Advice: "write at least one character"}
 	}
-	if len(tokens) >= l.longest {
+	if most := l.longest - output; len(tokens) > most {
 		return nil, &infer.RequestError{
 			Param: param,
 			Message: fmt.Sprintf("%s has %d tokens; a job can have at most %d with its output, so at most %d in the prompt",
-				param, len(tokens), l.longest, l.longest-1),
+				param, len(tokens), l.longest, most),
 			Advice: fmt.Sprintf("shorten the prompt, or raise --context-size: the model was trained for %d tokens", l.model.TrainContext()),
 		}
 	}

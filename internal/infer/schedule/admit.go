@@ -196,13 +196,17 @@ func (u *usual) add(made int) {
 
 // need is what one job may come to.
 type need struct {
-	tokens int
-	exact  bool
+	tokens  int
+	exact   bool
+	vectors bool
 }
 
 // expects is what a job needs of a layout: all that it may come to, or what answers
 // usually come to, if that is less.
 func (s *Scheduler) expects(j *job) need {
+	if j.vectors != nil {
+		return need{tokens: j.longest, vectors: true}
+	}
 	return need{tokens: min(max(len(j.tokens)+s.usual.tokens(), j.leased), j.longest), exact: j.exact()}
 }
 
@@ -210,16 +214,23 @@ func (s *Scheduler) expects(j *job) need {
 // Nobody joins until it is taken; see due.
 func (s *Scheduler) reconsider() {
 	waiting, misfit := false, false
+	var first *job
 	for _, j := range s.jobs {
 		if j.seat == nil && j.granted() {
 			waiting = true
-			misfit = misfit || s.misfit(j)
+			if s.misfit(j) && !misfit {
+				misfit, first = true, j
+			}
 		}
 	}
 	if !waiting {
 		return
 	}
-	target := s.choose(append(s.needs(), s.recent...))
+	needs := append(s.needs(), s.recent...)
+	if first != nil {
+		needs = append([]need{s.expects(first)}, needs...)
+	}
+	target := s.choose(needs)
 	better := seats(target, s.opts.Sequences) >= s.seats()*3/2 || s.exact() && !target[0].exact
 	if !misfit && !better { // other seats are worth the pause only if there are many more
 		return

@@ -8,6 +8,7 @@ import (
 	"tempo/api"
 	"tempo/internal/infer"
 	"tempo/internal/infer/grammar"
+	"tempo/internal/infer/llama"
 	"tempo/internal/infer/sample"
 )
 
@@ -26,7 +27,10 @@ func (s *Scheduler) begin(j *job) error {
 	}
 	gbnf, err := rules(j.req.Job.Grammar, j.req.Job.Schema)
 	if err == nil && gbnf != "" {
-		a.grammar, err = s.model.NewGrammar(gbnf)
+		if s.grammars == nil {
+			s.grammars = s.model.Grammars()
+		}
+		a.grammar, err = s.grammars.NewGrammar(gbnf)
 	}
 	if err != nil {
 		return &infer.RequestError{Param: grammarParam(j.req.Job.Schema), Message: err.Error(), Advice: hint(err, "correct the grammar")}
@@ -82,7 +86,7 @@ func (s *Scheduler) sampling(j *job, seed uint64) sample.Options {
 func (s *Scheduler) pick() error {
 	s.picking = s.picking[:0]
 	for _, j := range s.jobs {
-		if j.index < 0 {
+		if j.index < 0 || j.vectors != nil {
 			continue
 		}
 		logits, err := j.pool.ctx.Logits(j.index) // llama.cpp sorts them on the first call: not from several goroutines
@@ -118,9 +122,14 @@ func (p picking) pick() {
 	case a.grammar == nil:
 		a.picked, a.err = a.sampler.Next(p.logits, nil)
 	default:
-		a.picked, a.err = a.sampler.Next(p.logits, a.grammar)
+		a.picked, a.err = a.sampler.Next(p.logits, bounds{a.grammar})
 	}
 }
+
+// bounds are a grammar as the sampler wants it.
+type bounds struct{ *llama.Grammar }
+
+func (b bounds) Mask(logits []float32) { b.Grammar.Mask(logits) }
 
 // accept adds the token that was picked to the job's answer, and ends the answer if it
 // was the last.
@@ -146,7 +155,9 @@ func (s *Scheduler) accept(j *job, now time.Time) error {
 	j.made++
 	ends := s.model.Ends(t)
 	if a.grammar != nil && !ends {
-		a.grammar.Accept(t)
+		if err := a.grammar.Accept(t); err != nil {
+			return err
+		}
 	}
 	stopped := false
 	if !ends {

@@ -10,12 +10,33 @@ import (
 )
 
 // Footprint is what contexts with these options take: the KV cache, and the compute
-// buffers in the layout that takes most. In a model that was opened for a dry run
+// buffers in the layout that takes most. The model must have been opened for a dry run:
 // nothing is allocated.
 func Footprint(model *llama.Model, opts Options) (budget.Footprint, error) {
 	s := &Scheduler{model: model, opts: opts}
-	err := s.allocate(false)
-	return s.Footprint(), errors.Join(err, s.closePools())
+	longest := min(opts.Cells, max(opts.Longest, streamUnit)) / streamUnit * streamUnit
+	kinds := [][]layout{s.choose(nil), s.choose([]need{{vectors: true}})}
+	if opts.Layout != Streams {
+		kinds = append(kinds, []layout{{cells: opts.Cells}})
+	}
+	if !opts.Inexact { // attention takes most where all cells are one sequence's
+		kinds = append(kinds, []layout{{cells: longest, streams: 1, exact: true}})
+	}
+	for _, l := range kinds {
+		if err := s.open(l); err != nil {
+			return budget.Footprint{}, errors.Join(err, s.closePools())
+		}
+		s.see()
+	}
+	return s.Footprint(), s.closePools()
+}
+
+// see takes into account what the pools have allocated.
+func (s *Scheduler) see() {
+	for _, p := range s.pools {
+		s.cache = max(s.cache, p.ctx.Cache().Scale(float64(s.opts.Cells)/float64(p.cells)))
+		s.compute = max(s.compute, p.ctx.Compute())
+	}
 }
 
 // Footprint is what the contexts take at most, in whatever layout. It must not be called
@@ -24,25 +45,26 @@ func (s *Scheduler) Footprint() budget.Footprint {
 	return budget.Footprint{KVCache: s.cache, ParallelBatch: s.compute}
 }
 
-// allocate opens each layout that may be taken, to know the most that it takes, and
-// leaves the pools in the one for jobs of which nothing is known. With warm each is run
-// at its worst.
+// allocate makes the pools for jobs of which nothing is known. With warm each layout that
+// such jobs may come to is run at its worst before.
 func (s *Scheduler) allocate(warm bool) error {
 	s.cache, s.compute = 0, 0
+	if s.opts.Compute != nil {
+		s.compute = s.opts.Compute(s.opts.Cells)
+	}
 	first := s.choose(nil)
 	all := [][]layout{first}
-	if s.opts.Layout != Streams && first[0].streams > 0 {
+	if first[0].streams > 0 && s.opts.Layout != Streams && (warm && s.model.OnGPU() || s.opts.Compute == nil) {
 		all = [][]layout{{{cells: s.opts.Cells}}, first}
 	}
 	for _, l := range all {
 		if err := s.open(l); err != nil {
 			return err
 		}
+		s.see()
 		for _, p := range s.pools {
-			s.cache = max(s.cache, p.ctx.Cache())
-			s.compute = max(s.compute, p.ctx.Compute())
 			if !warm {
-				continue
+				break
 			}
 			if err := p.ctx.WarmUp(); err != nil {
 				return err
@@ -74,6 +96,10 @@ func (s *Scheduler) open(layouts []layout) error {
 	return nil
 }
 
+// vectorBatch is the most tokens in a batch for embeddings. llama.cpp calculates the
+// logits of all, so that more would take much memory.
+const vectorBatch = 16
+
 // context makes one context. Without flash attention the scores of all tokens that go
 // through at once are in memory, so that there are fewer.
 func (s *Scheduler) context(l layout) (*llama.Context, error) {
@@ -83,6 +109,9 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	}
 	if l.streams == 0 {
 		opts.Sequences = s.opts.Sequences
+	}
+	if l.vectors { // all tokens are outputs then, with logits for each that nobody reads
+		opts.Embeddings, opts.Batch = true, min(opts.Batch, vectorBatch)
 	}
 	if l.exact {
 		opts.Micro = exactPiece
@@ -97,6 +126,8 @@ func describe(layouts []layout) string {
 		switch {
 		case l.streams == 0:
 			parts = append(parts, fmt.Sprintf("one pool of %d tokens", l.cells))
+		case l.vectors:
+			parts = append(parts, fmt.Sprintf("%d streams of %d tokens for embeddings", l.streams, l.longest()))
 		case l.single:
 			parts = append(parts, fmt.Sprintf("one reproducible stream of %d tokens", l.longest()))
 		case l.exact:

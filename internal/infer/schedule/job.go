@@ -36,6 +36,8 @@ type job struct {
 	cached  int // tokens of the prompt that were there already
 	made    int // tokens generated in all answers
 
+	vectors *vectors // of an embeddings job, else nil
+
 	started, first time.Time
 	done           chan outcome // receives once
 }
@@ -74,11 +76,19 @@ const share = 128
 
 // least is the smallest lease with which the job can join: what it has, and one token
 // more.
-func (j *job) least() int { return min(len(j.tokens)+1, j.longest) }
+func (j *job) least() int {
+	if j.vectors != nil {
+		return j.longest
+	}
+	return min(len(j.tokens)+1, j.longest)
+}
 
 // want is what the lease should be now, in a pool of so many cells: the prompt and
 // a share of the output at first, a share more once three quarters are used.
 func (j *job) want(pool int) int {
+	if j.vectors != nil {
+		return j.longest
+	}
 	n := len(j.tokens) + share
 	if j.seat != nil {
 		n = j.leased

@@ -18,6 +18,7 @@ type layout struct {
 	streams int  // 0 = one pool for all sequences
 	exact   bool // without flash attention, for reproducible jobs
 	single  bool // and these must run one at a time, in the same pieces always
+	vectors bool // for embeddings, with the vectors of all tokens instead of an answer
 }
 
 // longest is how many cells one job can have.
@@ -46,9 +47,11 @@ func streamed(cells, n, longest int) (l layout, ok bool) {
 // Streams are the faster, so all jobs get one if as many fit as can run. If a few long
 // jobs stand in the way of that, these get a pool for themselves beside the streams;
 // if many do, one pool holds all: there the short ones leave room to the long ones.
-// Reproducible jobs get streams, or, if they must run singly, the only one.
+// Reproducible jobs get streams, or, if they must run singly, the only one. What is wanted
+// of the first need, answers or embeddings, is what the contexts are for; others wait.
 func choose(kind string, cells, n int, needs []need, singly bool) []layout {
-	longest, wanted, exact := 1, n, false
+	longest, wanted, exact, vectors := 1, n, false, len(needs) > 0 && needs[0].vectors
+	needs = slices.DeleteFunc(slices.Clone(needs), func(e need) bool { return e.vectors != vectors })
 	for _, e := range needs {
 		longest, exact = max(longest, min(e.tokens, cells)), exact || e.exact
 	}
@@ -61,6 +64,9 @@ func choose(kind string, cells, n int, needs []need, singly bool) []layout {
 	unified := []layout{{cells: cells}}
 	whole, ok := streamed(cells, n, longest)
 	switch {
+	case vectors && ok:
+		whole.vectors = true
+		return []layout{whole}
 	case exact && ok:
 		whole.exact, whole.single = true, singly
 		return []layout{whole}

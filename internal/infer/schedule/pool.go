@@ -51,7 +51,7 @@ const (
 
 // takes reports whether a job with this need could sit here, were a seat free.
 func (p *pool) takes(n need) bool {
-	return n.tokens <= p.longest() && (p.exact || !n.exact)
+	return n.tokens <= p.longest() && (p.exact || !n.exact) && p.vectors == n.vectors
 }
 
 // leased is what the jobs of the pool may have in it.
@@ -110,7 +110,7 @@ func (s *seat) ready() int {
 func (p *pool) sit(j *job) (bool, error) {
 	var from *seat
 	common := 0
-	if j.saved == nil && !p.single {
+	if j.saved == nil && !p.single && !p.vectors {
 		var wait bool
 		if from, common, wait = p.source(j); wait {
 			return false, nil
@@ -201,8 +201,8 @@ func (p *pool) vacate(j *job) error {
 	j.pool, j.seat = nil, nil
 	keep := min(j.cells, len(s.tokens))
 	switch {
-	case p.single:
-		keep = 0 // what is found there would be decoded in other pieces
+	case p.single, p.vectors:
+		keep = 0 // every token is to be decoded again
 	case p.streams == 0:
 		keep = min(keep, s.shared)
 	}

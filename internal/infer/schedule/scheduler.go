@@ -24,6 +24,11 @@ type Options struct {
 	Threads      int
 	TypeK, TypeV string // what keys and values are kept in, "" = f16
 	Layout       string // Auto, Streams or Unified; "" = Auto
+	Longest      int    // tokens of the longest job; for Footprint
+	Inexact      bool   // there are no reproducible jobs; for Footprint
+	// Compute tells the most that compute buffers may take with so many cells; nil =
+	// what streams and one pool turn out to take.
+	Compute func(cells int) budget.Bytes
 }
 
 // Scheduler runs jobs over the contexts of one model.
@@ -48,10 +53,11 @@ type Scheduler struct {
 	usual    usual     // length of an answer
 	picking  []picking // of the step
 	workers  *sample.Workers
-	pickOne  func(i int) // of picking; made once, for a step allocates nothing
-	probed   bool        // single is known
-	single   bool        // reproducible jobs must run one at a time
-	fault    error       // a context is gone: Run ends
+	pickOne  func(i int)     // of picking; made once, for a step allocates nothing
+	grammars *llama.Grammars // nil before the first job with one
+	probed   bool            // single is known
+	single   bool            // reproducible jobs must run one at a time
+	fault    error           // a context is gone: Run ends
 	steps    steps
 }
 
@@ -94,9 +100,14 @@ func (s *Scheduler) Submit(ctx context.Context, req infer.Request, prompt []llam
 	if n := req.Job.MaxTokens; n > 0 {
 		j.limit = min(limit, len(prompt)+n)
 	}
+	return s.await(ctx, cancel, j)
+}
+
+// await runs a job that is made, until it has ended.
+func (s *Scheduler) await(ctx context.Context, cancel context.CancelFunc, j *job) (*infer.Output, error) {
 	defer j.asks.Wait()
 	defer cancel()
-	if recall := req.Lease.Reclaim(); recall != nil {
+	if recall := j.req.Lease.Reclaim(); recall != nil {
 		j.asks.Go(func() { s.watch(j, recall) })
 	}
 	if !s.tell(func() { s.arrive(j) }) {
@@ -283,6 +294,11 @@ func (s *Scheduler) step() error {
 		start := time.Now()
 		if err := p.decode(); err != nil {
 			return fmt.Errorf("run a step with %d jobs: %w", len(s.jobs), err)
+		}
+		if p.vectors {
+			if err := s.collect(p); err != nil {
+				return err
+			}
 		}
 		decoding += time.Since(start)
 	}
