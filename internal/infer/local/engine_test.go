@@ -131,7 +131,7 @@ func TestFacts(t *testing.T) {
 func TestFootprintHasTheLogits(t *testing.T) {
 	t.Parallel()
 	spec, large := infertest.TinySpec(t), gguf.Tiny()
-	large.Vocab = 16384
+	large.Vocab, spec.Batch = 16384, 256
 	require.NoError(t, gguf.WriteFile(spec.Model, large))
 	e := newEngine(t)
 	_, err := e.Open(t.Context(), spec)
