@@ -17,7 +17,7 @@ define need
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench build setup setup-lib nats-server tools clean
+.PHONY: help run test lint bench peers build setup setup-lib nats-server tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,11 +33,14 @@ lint: $(linter) ## check style and import rules
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "run gofmt -w on: $$files" >&2; exit 1; }
 	$(linter) run
 
-bench: build ## run all benchmarks (bench-NAME: one)
-	go run ./bench
+bench: build ## run all benchmarks (bench-NAME: one; ARGS="--runs 3")
+	go run ./bench $(ARGS)
 
 bench-%: build
-	go run ./bench $*
+	go run ./bench $* $(ARGS)
+
+peers: setup-lib ## build llama.cpp's programs that bench-engine measures against
+	go run ./bench peers
 
 build: tools ## build bin/worker and bin/submit
 	go build -o bin/ ./cmd/worker ./cmd/submit

@@ -43,9 +43,28 @@ func TestUnknownNameIsAUsageError(t *testing.T) {
 	t.Parallel()
 	o := options{out: t.Output(), log: zap.NewNop(), dir: t.TempDir(), runs: 1}
 	err := o.run(t.Context(), []string{"quue"})
-	require.ErrorContains(t, err, `there is no benchmark "quue", there are: path, queue, estimate`)
+	require.ErrorContains(t, err, `there is no benchmark "quue", there are: path, queue, estimate, engine`)
 	var usage *cli.UsageError
 	require.ErrorAs(t, err, &usage)
+	o.rows = "prefix"
+	require.ErrorContains(t, o.run(t.Context(), []string{"queue"}), `got --row "prefix" without engine`)
+	o.rows = "prefixes"
+	require.ErrorContains(t, o.run(t.Context(), []string{"engine"}), `got --row "prefixes", there are:`)
+}
+
+func TestTurnsOfThree(t *testing.T) {
+	t.Parallel()
+	var order strings.Builder
+	named := func(name string) side {
+		return func(context.Context) (float64, error) {
+			order.WriteString(name)
+			return float64(order.Len()), nil
+		}
+	}
+	medians, err := takeTurns(t.Context(), 2, named("a"), named("b"), named("c"))
+	require.NoError(t, err)
+	require.Equal(t, "abcbcacab", order.String())
+	require.Equal(t, []float64{7, 6.5, 6}, medians, "of the second and the third round: 6 and 8, 4 and 9, 5 and 7")
 }
 
 // The whole of one benchmark, with few jobs: every job has its result on both

@@ -38,7 +38,7 @@ func estimateBench(ctx context.Context, o options) ([]row, error) {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	screen := cli.NewScreen(os.Stderr)
-	command := append([]string{program}, cli.EngineArgs(config.Log{Level: "error", Format: "auto"}, screen)...)
+	command := append([]string{program}, engineArgs(config.Log{Level: "error", Format: "auto"}, screen)...)
 	var rows []row
 	t := newEstimateTable(o.out)
 	for _, c := range trials(found.Model) {

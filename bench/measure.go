@@ -27,6 +27,8 @@ type row struct {
 	Ratio   float64 `json:"ratio"`
 	AtLeast float64 `json:"at_least"`
 	Runs    int     `json:"runs"`
+
+	name string // short, for the table; "" = none
 }
 
 // file is bench/out/NAME.json.
@@ -46,27 +48,45 @@ type machine struct {
 // side does the work once and returns its rate.
 type side func(ctx context.Context) (float64, error)
 
-// compare runs both sides in turn and puts the medians into r. Each round begins
-// with the side that came second in the one before, so that a machine that grows
-// slower or faster meanwhile treats both alike. A first round is not counted.
+// compare runs both sides in turn and puts the medians into r.
 func compare(ctx context.Context, r row, runs int, ours, theirs side) (row, error) {
-	var rates [2][]float64
+	medians, err := takeTurns(ctx, runs, ours, theirs)
+	if err != nil {
+		return r, err
+	}
+	return r.with(medians[0], medians[1], runs), nil
+}
+
+// with is the row with the medians of so many runs.
+func (r row) with(ours, theirs float64, runs int) row {
+	r.Ours, r.Theirs, r.Runs = ours, theirs, runs
+	r.Ratio = ours / theirs
+	return r
+}
+
+// takeTurns runs all sides in turn and returns the medians of their rates, in the
+// order of the sides. Each round begins with the side that came second in the one
+// before, so that a machine that grows slower or faster meanwhile treats all
+// alike. A first round is not counted.
+func takeTurns(ctx context.Context, runs int, sides ...side) ([]float64, error) {
+	rates := make([][]float64, len(sides))
 	for round := range runs + 1 {
-		sides := []side{ours, theirs}
 		for turn := range sides {
-			which := (turn + round) % 2
+			which := (turn + round) % len(sides)
 			rate, err := sides[which](ctx)
 			if err != nil {
-				return r, err
+				return nil, err
 			}
 			if round > 0 {
 				rates[which] = append(rates[which], rate)
 			}
 		}
 	}
-	r.Ours, r.Theirs, r.Runs = median(rates[0]), median(rates[1]), runs
-	r.Ratio = r.Ours / r.Theirs
-	return r, nil
+	medians := make([]float64, len(sides))
+	for i, list := range rates {
+		medians[i] = median(list)
+	}
+	return medians, nil
 }
 
 // median of at least one value.

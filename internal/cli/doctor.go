@@ -26,11 +26,13 @@ func doctorCommand() *cobra.Command {
 		Short: "Look whether a job could run here: libraries, devices, model, NATS, memory",
 		Long: `Looks at one thing after the other, says what it has found and what to do about
 faults, and what memory a worker with these settings would plan. It loads nothing
-and changes nothing.
+and changes nothing; of a model that is still to be fetched from a hub it says what
+would be fetched.
 
---json prints one object: libraries, devices, model, nats, memory and, with --layers,
-layers, each with its status (ok, warn, fail or not checked), problem, hint and what
-was found; can_run; and reasons, why no job could. Names with _bytes are sizes.
+--json prints one object: libraries, devices, model (the first) and models (all), nats,
+memory and, with --layers, layers, each with its status (ok, warn, fail or not
+checked), problem, hint and what was found; can_run; and reasons, why no job could.
+Names with _bytes are sizes.
 
 Exit codes: 0 a job could run here, 1 none could, 2 wrong usage.`,
 		Example: `  worker doctor --local

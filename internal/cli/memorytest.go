@@ -52,6 +52,9 @@ func runMemoryTest(cmd *cobra.Command, o memtest.Options, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	if err := fetchModels(cmd.Context(), c, screen, log); err != nil {
+		return interrupted(cmd.Context(), err)
+	}
 	out := cmd.OutOrStdout()
 	o.EngineArgs, o.Stderr = EngineArgs(c.Log, screen), screen
 	var printing error

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,10 +16,10 @@ import (
 	"tempo/internal/batchfile"
 	"tempo/internal/budget"
 	"tempo/internal/config"
+	"tempo/internal/hub"
 	"tempo/internal/node"
 	"tempo/internal/queue"
 	"tempo/internal/report"
-	"tempo/internal/setup"
 	"tempo/internal/submit"
 )
 
@@ -94,16 +95,11 @@ func runSubmit(cmd *cobra.Command, args []string) error {
 func submitOptions(c *config.Config, args []string, screen *Screen) (submit.Options, error) {
 	opts := submit.Options{
 		Prompt: c.Submit.Prompt, Stdin: os.Stdin, Stdout: os.Stdout, Output: c.Submit.Output, Errors: c.Submit.Errors,
-		Lines:    batchfile.Options{MaxTokens: c.Submit.MaxTokens, Seed: c.Submit.Seed, Temperature: c.Submit.Temperature},
+		Lines:    batchfile.Options{MaxTokens: c.Submit.MaxTokens, Seed: c.Submit.Seed, Temperature: c.Submit.Temperature, Reproducible: c.Submit.Reproducible},
 		Priority: api.Priority(c.Submit.Priority), New: c.Submit.New, Quiet: c.Submit.Quiet,
 	}
-	if c.Submit.Local && c.Engine.Model == "" { // it must be known here, as the batch's id follows from it
-		if found, _ := setup.Locate(""); found != nil { // what is missing is said when the worker starts
-			c.Engine.Model = found.Model
-		}
-	}
-	opts.Lines.DefaultModel, _ = c.Engine.NamePath()
-	if c.Submit.Local {
+	opts.Lines.DefaultModel = defaultModel(c)
+	if c.Submit.Local && len(c.Engine.Model) < 2 {
 		opts.Route = opts.Lines.DefaultModel // one model answers all
 	}
 	if len(args) == 1 {
@@ -116,6 +112,24 @@ func submitOptions(c *config.Config, args []string, screen *Screen) (submit.Opti
 		opts.Status = screen.Status
 	}
 	return opts, nil
+}
+
+// defaultModel is the model of lines that name none: the first of the configuration,
+// with --local else that of the cache. It must be known before anything is fetched or
+// found, as the batch's id follows from it. Without --local a name is enough.
+func defaultModel(c *config.Config) string {
+	if len(c.Engine.Model) > 0 {
+		text := c.Engine.Model[0]
+		if isFile := strings.Contains(text, "=") || strings.HasSuffix(text, ".gguf") || hub.Is(text); !isFile && !c.Submit.Local {
+			return text
+		}
+		return config.ParseModel(text).Name
+	}
+	if !c.Submit.Local {
+		return ""
+	}
+	found, _ := node.FindModel(config.Model{}) // what is missing is said when the worker starts
+	return found.Name
 }
 
 // sendRemote runs the batch on the workers of a queue.
@@ -139,6 +153,9 @@ func sendRemote(ctx context.Context, c *config.Config, batch *submit.Batch, _ *S
 
 // sendLocal runs the batch in this process: a queue on disk, a worker, its engine.
 func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, screen *Screen, log *zap.Logger) (*submit.Summary, []api.MemoryStats, error) {
+	if err := fetchModels(ctx, c, screen, log); err != nil {
+		return nil, nil, err
+	}
 	server, err := queue.StartEmbedded(queue.EmbeddedOptions{Dir: c.Submit.StoreDir, Listen: c.Submit.Listen, SyncAlways: true}, log)
 	if err != nil {
 		return nil, nil, err
@@ -166,16 +183,12 @@ func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, scree
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, m := range batch.Models() {
-		if m != n.Worker.Model() {
-			log.Warn("this model is not here; the local one answers its lines", zap.String("model", m), zap.String("answered_by", n.Worker.Model()))
-		}
-	}
+	nameForeign(batch.Models(), n.Worker.Models(), log)
 	var summary *submit.Summary
-	var stats api.MemoryStats
+	var stats []api.MemoryStats
 	err, workErr := beside(ctx, n.Worker.Run, func(ctx context.Context) (err error) {
 		summary, err = batch.Run(ctx, client)
-		stats = n.Worker.Stats()
+		stats = n.Worker.EachStats()
 		return err
 	})
 	workErr = errors.Join(workErr, n.Close())
@@ -186,7 +199,20 @@ func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, scree
 		log.Warn("all results are written, but the worker did not end well", zap.Error(workErr))
 	}
 	tidy(ctx, log, "remove the batch from the queue", func(ctx context.Context) error { return client.RemoveBatch(ctx, batch.ID) })
-	return summary, []api.MemoryStats{stats}, nil
+	return summary, stats, nil
+}
+
+// nameForeign names the models of lines that the only local model answers. Where there
+// are several, lines for others are refused.
+func nameForeign(wanted, served []string, log *zap.Logger) {
+	if len(served) != 1 {
+		return
+	}
+	for _, m := range wanted {
+		if m != served[0] {
+			log.Warn("this model is not here; the local one answers its lines", zap.String("model", m), zap.String("answered_by", served[0]))
+		}
+	}
 }
 
 // jobOverhead is what a queued job takes in this process: its subject and id in the

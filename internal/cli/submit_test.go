@@ -103,19 +103,37 @@ func TestModelOfALocalRun(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir()) // nothing is set up
 	screen := &Screen{}
 	for name, test := range map[string]struct {
-		model, want, route string
-		local              bool
+		models      []string
+		want, route string
+		local       bool
 	}{
-		"local":        {"other=/models/a.gguf", "other", "other", true},
-		"by its file":  {"/models/a.Q4_1.gguf", "a", "a", true},
-		"not set up":   {"", "", "", true},
-		"with workers": {"other=", "other", "", false},
+		"local":                    {[]string{"other=/models/a.gguf"}, "other", "other", true},
+		"by its file":              {[]string{"/models/a.Q4_1.gguf"}, "a", "a", true},
+		"of a hub":                 {[]string{"hf://org/repo/a.Q4_1.gguf@v1"}, "a", "a", true},
+		"several":                  {[]string{"/models/a.gguf", "b=/models/b.gguf"}, "a", "", true},
+		"not set up":               {nil, "", "", true},
+		"with workers":             {[]string{"other=/models/a.gguf"}, "other", "", false},
+		"with workers, a file":     {[]string{"/models/a.Q4_1.gguf"}, "a", "", false},
+		"with workers, of a hub":   {[]string{"hf://org/repo/a.Q4_1.gguf"}, "a", "", false},
+		"with workers, a name":     {[]string{"org/a-Q4_1"}, "org/a-Q4_1", "", false},
+		"with workers, several":    {[]string{"a", "b"}, "a", "", false},
+		"with workers, not a word": {nil, "", "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &config.Config{Engine: config.Engine{Model: test.model}, Submit: config.Submit{Local: test.local}}
+			c := &config.Config{Engine: config.Engine{Model: test.models}, Submit: config.Submit{Local: test.local}}
 			opts, err := submitOptions(c, []string{"prompts.jsonl"}, screen)
 			require.NoError(t, err)
 			require.Equal(t, []string{test.want, test.route}, []string{opts.Lines.DefaultModel, opts.Route})
 		})
 	}
+}
+
+func TestForeignModelsAreNamed(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zap.InfoLevel)
+	nameForeign([]string{"a", "c"}, []string{"a", "b"}, zap.New(core))
+	require.Zero(t, logs.Len(), "lines for c are refused")
+	nameForeign([]string{"a", "c"}, []string{"a"}, zap.New(core))
+	require.Equal(t, 1, logs.Len())
+	require.Equal(t, map[string]any{"model": "c", "answered_by": "a"}, logs.All()[0].ContextMap())
 }

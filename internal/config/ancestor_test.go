@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,7 +81,7 @@ func TestAncestorValuesThatDiffer(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Memory{
 		MaxGB: 24, MaxParallelTokens: 10, MaxCacheTokens: 4096, Warn: 0.85, Act: 0.95,
-		CacheTypeK: "f16", CacheTypeV: "f16", SwapGB: 4,
+		CacheTypeK: "f16", CacheTypeV: "f16", KVLayout: "auto", SwapGB: 4,
 	}, c.Memory)
 	require.Equal(t, "debug", c.Log.Level)
 	require.Equal(t, []string{
@@ -98,10 +99,13 @@ func TestModelOfAFile(t *testing.T) {
 	} {
 		c, err := load(t, []string{"--config", file(t, "c.yaml", fmt.Sprintf("model: %q", model))}, nil)
 		require.NoError(t, err)
-		require.Equal(t, taken, c.Engine.Model == model, model)
+		require.Equal(t, taken, slices.Equal(c.Engine.Model, []string{model}), model)
 		require.Equal(t, taken, len(c.Unused) == 0, model)
 	}
 	c, err := load(t, []string{"--model=owner/name"}, nil)
 	require.NoError(t, err)
-	require.Equal(t, "owner/name", c.Engine.Model, "a flag always counts")
+	require.Equal(t, []string{"owner/name"}, c.Engine.Model, "a flag always counts")
+	c, err = load(t, []string{"--config", file(t, "c.yaml", "model: [owner/name]")}, nil)
+	require.NoError(t, err)
+	require.Equal(t, []string{"owner/name"}, c.Engine.Model, "TEMPO's files have no list")
 }

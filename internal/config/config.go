@@ -1,17 +1,12 @@
 package config
 
-import (
-	"path/filepath"
-	"regexp"
-	"strings"
-)
-
 // Config is every setting of every command. A command that does not know a
 // setting's flag still accepts it from the environment and the file, so that
 // one file serves all commands.
 type Config struct {
 	Memory Memory `mapstructure:",squash"`
 	Engine Engine `mapstructure:",squash"`
+	Hub    Hub    `mapstructure:",squash"`
 	NATS   NATS   `mapstructure:",squash"`
 	Log    Log    `mapstructure:",squash"`
 	Submit Submit `mapstructure:",squash"`
@@ -32,39 +27,27 @@ type Memory struct {
 	Act               float64 `mapstructure:"memory_act"`          // share of the limit, up to 1
 	CacheTypeK        string  `mapstructure:"cache_type_k"`        // f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl
 	CacheTypeV        string  `mapstructure:"cache_type_v"`        // as CacheTypeK
+	KVLayout          string  `mapstructure:"kv_layout"`           // auto, streams or unified
 	SwapGB            float64 `mapstructure:"swap_gb"`             // host memory for jobs of a GPU that gave way, in 2^30 bytes
 	LayerStats        bool    `mapstructure:"layer_stats"`         // statistics list each layer
 }
 
 // Engine says what a worker generates with.
 type Engine struct {
-	Model       string `mapstructure:"model"`     // [NAME=]PATH; see NamePath
-	LlamaLib    string `mapstructure:"llama_lib"` // directory; "" = looked for
-	Device      string `mapstructure:"device"`    // auto, cpu, cuda, cuda:N or a GPU's UUID
-	NVMLPath    string `mapstructure:"nvml_path"` // "" = the system's
-	Threads     int    `mapstructure:"threads"`   // 0 = the cores that the process may use
-	ContextSize int    `mapstructure:"context_size"`
-	BatchSize   int    `mapstructure:"batch_size"` // tokens
-	WorkerName  string `mapstructure:"worker_name"`
+	Model       []string `mapstructure:"model"`     // as they are written; see Models
+	LlamaLib    string   `mapstructure:"llama_lib"` // directory; "" = looked for
+	Device      string   `mapstructure:"device"`    // auto, cpu, cuda, cuda:N or a GPU's UUID
+	NVMLPath    string   `mapstructure:"nvml_path"` // "" = the system's
+	Threads     int      `mapstructure:"threads"`   // 0 = the cores that the process may use
+	ContextSize int      `mapstructure:"context_size"`
+	BatchSize   int      `mapstructure:"batch_size"` // tokens
+	WorkerName  string   `mapstructure:"worker_name"`
 }
 
-// quantisation is how files of one model in several quantisations are told
-// apart: "SmolLM2-135M-Instruct.Q4_1.gguf", "qwen2.5-7b-instruct-q4_k_m.gguf".
-var quantisation = regexp.MustCompile(`(?i)[.-](I?Q[0-9]\w*|TQ[0-9]\w*|B?F16|F32|MXFP4\w*)$`)
-
-// NamePath splits Model into the served name and the path. Without a name the
-// file's is taken, less ".gguf" and the quantisation. A path with "=" in its first part needs a name
-// or a leading "./".
-func (e Engine) NamePath() (name, path string) {
-	name, path, ok := strings.Cut(e.Model, "=")
-	if ok && !strings.ContainsAny(name, `/\`) {
-		return name, path
-	}
-	if e.Model == "" {
-		return "", ""
-	}
-	stem := strings.TrimSuffix(filepath.Base(e.Model), ".gguf")
-	return quantisation.ReplaceAllString(stem, ""), e.Model
+// Hub is where models come from whose source is hf://….
+type Hub struct {
+	Endpoint string `mapstructure:"hf_endpoint"` // http or https address; "" = none is known
+	Token    string `mapstructure:"hf_token"`    // "" = none
 }
 
 // NATS is the connection to the queue, under the names of the nats tool.
@@ -88,16 +71,17 @@ type Log struct {
 
 // Submit says what submit sends and where the results go.
 type Submit struct {
-	Output      string   `mapstructure:"output"`      // "-" = standard output
-	Errors      string   `mapstructure:"errors"`      // "" = where the output goes
-	Prompt      string   `mapstructure:"prompt"`      // one prompt instead of a file
-	MaxTokens   int      `mapstructure:"max_tokens"`  // for lines that give none; 0 = none
-	Seed        *uint32  `mapstructure:"seed"`        // for lines that give none; nil = none
-	Temperature *float64 `mapstructure:"temperature"` // for lines that give none; nil = none
-	Priority    string   `mapstructure:"priority"`    // high, normal or low
-	New         bool     `mapstructure:"new"`
-	Quiet       bool     `mapstructure:"quiet"`
-	Local       bool     `mapstructure:"local"`     // queue, worker and engine in this command
-	StoreDir    string   `mapstructure:"store_dir"` // of JetStream with Local
-	Listen      string   `mapstructure:"listen"`    // host:port of the queue with Local; "" = none
+	Output       string   `mapstructure:"output"`       // "-" = standard output
+	Errors       string   `mapstructure:"errors"`       // "" = where the output goes
+	Prompt       string   `mapstructure:"prompt"`       // one prompt instead of a file
+	MaxTokens    int      `mapstructure:"max_tokens"`   // for lines that give none; 0 = none
+	Reproducible bool     `mapstructure:"reproducible"` // for all lines that do not say
+	Seed         *uint32  `mapstructure:"seed"`         // for lines that give none; nil = none
+	Temperature  *float64 `mapstructure:"temperature"`  // for lines that give none; nil = none
+	Priority     string   `mapstructure:"priority"`     // high, normal or low
+	New          bool     `mapstructure:"new"`
+	Quiet        bool     `mapstructure:"quiet"`
+	Local        bool     `mapstructure:"local"`     // queue, worker and engine in this command
+	StoreDir     string   `mapstructure:"store_dir"` // of JetStream with Local
+	Listen       string   `mapstructure:"listen"`    // host:port of the queue with Local; "" = none
 }

@@ -25,7 +25,7 @@ const referenceIntroduction = `# Settings
 
 Each setting can be given as a flag, as an environment variable, and as a key of
 the file that ` + "`--config`" + ` or ` + "`TEMPO_CONFIG`" + ` names. The flag wins over
-` + "`TEMPO_*`" + `, that over the ` + "`nats`" + ` tool's variable (` + "`NATS_URL`" + `, …), that over the
+` + "`TEMPO_*`" + `, that over another tool's variable (` + "`NATS_URL`" + `, ` + "`HF_TOKEN`" + `, …), that over the
 file, and the file over the default. The file is YAML, TOML or JSON, told by its
 ending.
 
@@ -36,6 +36,10 @@ allowed. All of them are reported at once.
 One file serves both commands: a command accepts the keys of the other one. The
 keys of TEMPO's ` + "`config.yaml`" + ` are accepted; those that have no effect here are
 named in a warning.
+
+A setting that can be given several times (` + "`model`" + `) is a flag that is repeated, a
+variable with commas or line breaks between the values (a comma of a value is written
+` + "`\\,`" + `), and a list in the file. ` + "[Models](models.md)" + ` says more of it.
 
 The flags of ` + "`worker`" + ` are those of memory, engine, connection and log. ` + "`submit run`" + `
 has these and its own, from ` + "`output`" + ` on.

@@ -55,6 +55,26 @@ func (e *UnknownKeyError) Hint() string {
 	return fmt.Sprintf("take %s out of the %s", e.Key, e.Source)
 }
 
+// ModelNameError says that two models would be served under one name.
+type ModelNameError struct {
+	Name   string
+	Models [2]string // as given
+	Source string    // such as "flag --model"
+}
+
+func (e *ModelNameError) Error() string {
+	from := ""
+	if e.Source != "" {
+		from = " (from " + e.Source + ")"
+	}
+	return fmt.Sprintf("model: got %q and %q%s, which have one name, %q; allowed: a name of its own for each", e.Models[0], e.Models[1], from, e.Name)
+}
+
+// Hint says what to change.
+func (e *ModelNameError) Hint() string {
+	return "put a name before one of them: NAME=" + ParseModel(e.Models[1]).Source
+}
+
 // FileError is a configuration file that cannot be read.
 type FileError struct {
 	Path   string
@@ -75,8 +95,11 @@ func (e *FileError) Hint() string {
 
 // show writes a value for a message.
 func show(value any) string {
-	if s, ok := value.(string); ok {
-		return strconv.Quote(s)
+	switch value := value.(type) {
+	case string:
+		return strconv.Quote(value)
+	case []string:
+		return fmt.Sprintf("%q", value)
 	}
 	return fmt.Sprint(value)
 }

@@ -14,10 +14,10 @@ const envPrefix = "TEMPO_"
 // file may give.
 type key struct {
 	name     string
-	def      any    // string, int, uint32, float64 or bool
+	def      any    // string, []string, int, uint32, float64 or bool
 	flag     string // "" = name with "-" for "_"
 	short    string // one letter, or ""
-	env      string // the nats tool's variable, or ""
+	env      string // another tool's variable, or ""
 	optional bool   // there is no default; def is only of the type
 	secret   bool   // never shown
 	usage    string
@@ -30,7 +30,8 @@ type commands int
 const (
 	worker commands = 1 << iota
 	submit
-	both = worker | submit
+	fetch // worker setup
+	both  = worker | submit
 )
 
 func (k key) flagName() string {
@@ -51,11 +52,14 @@ func keys() []key {
 		{name: "memory_warn", def: 0.85, commands: worker, usage: "share of the limit from which on the worker warns, over 0, up to memory_act"},
 		{name: "memory_act", def: 0.95, commands: worker, usage: "share of the limit that is planned for, up to 1; beyond it the worker acts: no more jobs are admitted, and the KV cache gives way"},
 		{name: "cache_type_k", def: "f16", commands: worker, usage: "type of the K cache: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl"},
+		{name: "kv_layout", def: "auto", commands: worker, usage: "how the KV cache is divided: streams (one for each job), unified (one pool for all) or auto (by the jobs)"},
 		{name: "cache_type_v", def: "f16", commands: worker, usage: "type of the V cache: as cache_type_k"},
 		{name: "swap_gb", def: 4.0, commands: worker, usage: "host memory in `GB` (2^30 bytes) for jobs on a GPU that gave way to others; 0 = none"},
 		{name: "layer_stats", def: false, commands: worker, usage: "list each layer in the memory statistics"},
 
-		{name: "model", def: "", commands: both, usage: "model file (GGUF), as `[NAME=]PATH`; for submit without --local the name of the model for lines that give none"},
+		{name: "model", def: []string(nil), commands: both | fetch, usage: "model to serve, as `[NAME=]SOURCE`: the path of a GGUF file, or hf://ORG/REPO/FILE.gguf[@REVISION]; can be given several times; for submit the first is for lines that name none, without --local also by its name alone; none = that of worker setup"},
+		{name: "hf_endpoint", def: "", env: "HF_ENDPOINT", commands: worker | fetch, usage: "`address` of the hub that hf:// models come from, such as https://… of Hugging Face"},
+		{name: "hf_token", def: "", secret: true, env: "HF_TOKEN", commands: worker | fetch, usage: "`token` for that hub, where it wants one"},
 		{name: "llama_lib", def: "", commands: worker, usage: "`directory` of the llama.cpp libraries; empty = looked for in the cache"},
 		{name: "device", def: "auto", commands: worker, usage: "auto, cpu, cuda, cuda:N or the UUID of a GPU"},
 		{name: "nvml_path", def: "", commands: worker, usage: "`file` of NVIDIA's management library; empty = the system's"},
@@ -81,6 +85,7 @@ func keys() []key {
 		{name: "errors", def: "", commands: submit, usage: "`file` for failures; empty = with the results"},
 		{name: "prompt", def: "", commands: submit, usage: "one prompt, instead of a file"},
 		{name: "max_tokens", def: 0, commands: submit, usage: "most generated tokens for lines that do not say; 0 = as many as the context allows"},
+		{name: "reproducible", def: false, commands: submit, usage: "have every line answered the same bit for bit, whatever else the worker runs"},
 		{name: "seed", def: uint32(0), optional: true, commands: submit, usage: "seed for lines that give none; without it each job has its own"},
 		{name: "temperature", def: 0.0, optional: true, commands: submit, usage: "temperature for lines that give none, 0 to 2"},
 		{name: "priority", def: "normal", commands: submit, usage: "high, normal or low"},
@@ -99,6 +104,10 @@ func WorkerFlags(fs *pflag.FlagSet) { addFlags(fs, worker) }
 // SubmitFlags adds the flags of submit to fs, as WorkerFlags does.
 func SubmitFlags(fs *pflag.FlagSet) { addFlags(fs, submit) }
 
+// FetchFlags adds the flags of worker setup to fs: what models are to be fetched, and
+// from where.
+func FetchFlags(fs *pflag.FlagSet) { addFlags(fs, fetch) }
+
 const (
 	configFlag  = "config"
 	configEnv   = envPrefix + "CONFIG"
@@ -116,6 +125,8 @@ func addFlags(fs *pflag.FlagSet, of commands) {
 		switch def := k.def.(type) {
 		case string:
 			fs.StringP(k.flagName(), k.short, def, k.usage)
+		case []string:
+			fs.StringArrayP(k.flagName(), k.short, def, k.usage)
 		case int:
 			fs.IntP(k.flagName(), k.short, def, k.usage)
 		case uint32:
@@ -141,7 +152,7 @@ func Reference() string {
 		if k.env != "" {
 			env += ", `" + k.env + "`"
 		}
-		if s := fmt.Sprint(k.def); s != "" && !k.optional {
+		if s := fmt.Sprint(k.def); s != "" && s != "[]" && !k.optional {
 			def = "`" + s + "`"
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", k.name, flag, env, def, k.usage)

@@ -138,7 +138,7 @@ func (l *loader) take(name, as string, value any, from source) {
 	case value == nil:
 	case old:
 		l.unused = append(l.unused, unused(name, value, def))
-	case name == "model" && from.isFile && isRepository(fmt.Sprint(value)):
+	case name == "model" && from.isFile && isRepository(value):
 		l.unused = append(l.unused, unused(name, value, nil))
 	default:
 		l.given[name], l.sources[name] = value, from
@@ -162,7 +162,10 @@ func (l *loader) unknown(name, as string, from source) {
 func (l *loader) flags(fs *pflag.FlagSet) {
 	for _, k := range l.keys {
 		if flag := fs.Lookup(k.flagName()); flag != nil && flag.Changed {
-			_ = l.viper.BindPFlag(k.name, flag) // fails for nil only
+			_ = l.viper.BindPFlag(k.name, flag)                // fails for nil only
+			if list, ok := flag.Value.(pflag.SliceValue); ok { // viper would read it as CSV
+				l.viper.Set(k.name, list.GetSlice())
+			}
 			l.sources[k.name] = source{name: "flag --" + k.flagName(), text: true}
 		}
 	}
@@ -202,9 +205,14 @@ func (l *loader) decode(c *Config) error {
 // "abc", and 1 of true.) If value does not fit, allowed says what would.
 func convert(value, def any, text bool) (typed any, allowed string) {
 	if text {
-		value = parse(fmt.Sprint(value), def)
+		value = parse(value, def)
 	}
 	switch def.(type) {
+	case []string:
+		if list, ok := texts(value); ok {
+			return list, ""
+		}
+		return nil, "a text, or a list of texts (in quotes, in a file)"
 	case string:
 		if s, ok := value.(string); ok {
 			return s, ""
@@ -233,10 +241,17 @@ func convert(value, def any, text bool) (typed any, allowed string) {
 	}
 }
 
-// parse reads a text as a value of the type of def; it stays a text if it is
-// not one.
-func parse(text string, def any) any {
+// parse reads the value of a flag or a variable as one of the type of def; it
+// stays a text if it is not one. A flag that can be given several times has a list
+// already.
+func parse(value, def any) any {
+	if list, ok := value.([]string); ok {
+		return list
+	}
+	text := fmt.Sprint(value)
 	switch def.(type) {
+	case []string:
+		return splitList(text)
 	case bool:
 		if b, err := strconv.ParseBool(text); err == nil {
 			return b
@@ -251,6 +266,27 @@ func parse(text string, def any) any {
 		}
 	}
 	return text
+}
+
+// texts takes a text or a list of texts; empty ones count as not given.
+func texts(value any) (list []string, ok bool) {
+	switch value := value.(type) {
+	case string:
+		list = []string{value}
+	case []string:
+		list = slices.Clone(value)
+	case []any:
+		for _, one := range value {
+			text, ok := one.(string)
+			if !ok {
+				return nil, false
+			}
+			list = append(list, text)
+		}
+	default:
+		return nil, false
+	}
+	return slices.DeleteFunc(list, func(text string) bool { return text == "" }), true
 }
 
 // number takes the numbers of YAML, TOML and JSON.

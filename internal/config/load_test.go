@@ -39,7 +39,7 @@ func TestLoadDefaults(t *testing.T) {
 	host, err := os.Hostname()
 	require.NoError(t, err)
 	require.Equal(t, &Config{
-		Memory: Memory{MaxGB: 36, Warn: 0.85, Act: 0.95, CacheTypeK: "f16", CacheTypeV: "f16", SwapGB: 4},
+		Memory: Memory{MaxGB: 36, Warn: 0.85, Act: 0.95, CacheTypeK: "f16", CacheTypeV: "f16", KVLayout: "auto", SwapGB: 4},
 		Engine: Engine{Device: "auto", BatchSize: 512, WorkerName: fmt.Sprintf("%s-%d", host, os.Getpid())},
 		NATS:   NATS{Server: "nats://127.0.0.1:4222"},
 		Log:    Log{Level: "info", Format: "auto"},
@@ -89,28 +89,29 @@ func TestLoadEverySettingEveryWay(t *testing.T) {
 	t.Parallel()
 	values := map[string]string{
 		"max_memory_gb": "4.5", "max_parallel_tokens": "8", "max_cache_tokens": "1000", "memory_warn": "0.5", "memory_act": "0.6",
-		"cache_type_k": "q8_0", "cache_type_v": "bf16", "swap_gb": "1.5", "layer_stats": "true",
-		"model": "small=/models/m.gguf", "llama_lib": "/lib", "device": "cuda:1", "nvml_path": "/nvml.so", "threads": "3",
+		"cache_type_k": "q8_0", "cache_type_v": "bf16", "kv_layout": "unified", "swap_gb": "1.5", "layer_stats": "true",
+		"model": "small=/models/m.gguf", "hf_endpoint": "https://hub.example", "hf_token": "hf_abc", "llama_lib": "/lib", "device": "cuda:1", "nvml_path": "/nvml.so", "threads": "3",
 		"context_size": "2048", "batch_size": "256", "worker_name": "w", "server": "tls://a:4222,b", "creds": "c",
 		"user": "u", "password": "p", "nkey": "k", "tlscert": "cert", "tlskey": "key", "tlsca": "ca", "log_level": "warn",
 		"log_format": "json", "debug_mode": "true", "output": "out.jsonl", "errors": "err.jsonl", "prompt": "Hi", "max_tokens": "9",
-		"seed": "7", "temperature": "0.5", "priority": "low", "new": "true", "quiet": "true", "local": "true",
+		"reproducible": "true", "seed": "7", "temperature": "0.5", "priority": "low", "new": "true", "quiet": "true", "local": "true",
 		"store_dir": "/store", "listen": "127.0.0.1:4333",
 	}
 	seed, temperature := uint32(7), 0.5
 	want := Config{
 		Memory: Memory{
 			MaxGB: 4.5, MaxParallelTokens: 8, MaxCacheTokens: 1000, Warn: 0.5, Act: 0.6,
-			CacheTypeK: "q8_0", CacheTypeV: "bf16", SwapGB: 1.5, LayerStats: true,
+			CacheTypeK: "q8_0", CacheTypeV: "bf16", KVLayout: "unified", SwapGB: 1.5, LayerStats: true,
 		},
 		Engine: Engine{
-			Model: "small=/models/m.gguf", LlamaLib: "/lib", Device: "cuda:1", NVMLPath: "/nvml.so", Threads: 3,
+			Model: []string{"small=/models/m.gguf"}, LlamaLib: "/lib", Device: "cuda:1", NVMLPath: "/nvml.so", Threads: 3,
 			ContextSize: 2048, BatchSize: 256, WorkerName: "w",
 		},
+		Hub:  Hub{Endpoint: "https://hub.example", Token: "hf_abc"},
 		NATS: NATS{Server: "tls://a:4222,b", Creds: "c", User: "u", Password: "p", NKey: "k", TLSCert: "cert", TLSKey: "key", TLSCA: "ca"},
 		Log:  Log{Level: "warn", Format: "json", DebugMode: true},
 		Submit: Submit{
-			Output: "out.jsonl", Errors: "err.jsonl", Prompt: "Hi", MaxTokens: 9, Seed: &seed, Temperature: &temperature,
+			Output: "out.jsonl", Errors: "err.jsonl", Prompt: "Hi", MaxTokens: 9, Reproducible: true, Seed: &seed, Temperature: &temperature,
 			Priority: "low", New: true, Quiet: true, Local: true, StoreDir: "/store", Listen: "127.0.0.1:4333",
 		},
 	}
@@ -121,7 +122,8 @@ func TestLoadEverySettingEveryWay(t *testing.T) {
 		require.True(t, ok, "no example for %s", k.name)
 		args = append(args, "--"+k.flagName()+"="+value)
 		environ = append(environ, k.envName()+"="+value)
-		if _, ok := k.def.(string); ok {
+		switch k.def.(type) {
+		case string, []string:
 			value = fmt.Sprintf("%q", value)
 		}
 		fmt.Fprintf(&yaml, "%s: %s\n", k.name, value)
@@ -185,6 +187,7 @@ func TestLoadTraps(t *testing.T) {
 		{name: "yes for true", text: `local: yes`, says: `local: got "yes"`},
 		{name: "a number for a text", text: `worker_name: 7`, says: `worker_name: got 7 (from file `},
 		{name: "a list for a text", text: `device: [cpu]`, says: `device: got [cpu]`},
+		{name: "a number among the models", text: "model: [a.gguf, 7]", says: `model: got [a.gguf 7] (from file `},
 		{name: "models as a map", text: "model:\n  Qwen2.5-0.5B: a.gguf", says: `model: got map[qwen2.5-0.5b:a.gguf]`},
 		{name: "a key with a dot", text: `Qwen2.5-0.5B: a.gguf`, says: `qwen2.5-0.5b: unknown setting (from file `},
 		{name: "a group as a map", text: "memory:\n  max_memory_gb: 5", says: `memory: unknown setting (from file `},

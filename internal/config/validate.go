@@ -40,12 +40,15 @@ func (c *Config) validateWorker(v *validator) {
 	cacheTypes := []string{"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"} // llama.cpp's
 	v.oneOf("cache_type_k", m.CacheTypeK, cacheTypes...)
 	v.oneOf("cache_type_v", m.CacheTypeV, cacheTypes...)
+	v.oneOf("kv_layout", m.KVLayout, "auto", "streams", "unified")
 	v.check("swap_gb", m.SwapGB, m.SwapGB >= 0 && m.SwapGB <= maxGB, fmt.Sprintf("a number from 0 to %d", maxGB))
-	v.check("model", e.Model, !strings.HasPrefix(e.Model, "=") && !strings.HasSuffix(e.Model, "="), "[NAME=]PATH")
+	c.validateModels(v)
 	v.check("device", e.Device, isDevice(e.Device), "auto, cpu, cuda, cuda:N, or a UUID such as nvidia-smi -L shows (GPU-…)")
 	v.check("threads", e.Threads, e.Threads >= 0 && e.Threads <= maxThreads, fmt.Sprintf("1 to %d, or 0 (automatic)", maxThreads))
 	v.check("context_size", e.ContextSize, e.ContextSize >= 0, "0 (the model's) or more")
 	v.check("batch_size", e.BatchSize, e.BatchSize >= 1 && e.BatchSize <= maxBatch, fmt.Sprintf("1 to %d", maxBatch))
+	v.check("hf_endpoint", redact(c.Hub.Endpoint), c.Hub.Endpoint == "" || isHub(c.Hub.Endpoint), "an http or https address without user and question mark, such as https://HOST")
+	v.check("hf_token", c.Hub.Token, !strings.ContainsFunc(c.Hub.Token, func(r rune) bool { return r <= ' ' || r > '~' }), "a token without blanks, as the hub has given it")
 }
 
 func (c *Config) validateConnection(v *validator) {
@@ -124,6 +127,14 @@ func isServer(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) &&
 		u.Hostname() != "" && (u.Port() == "" || isPort(u.Port()))
+}
+
+// isHub reports whether s is the address of a hub. A user in it would be shown in
+// messages: the token is for that.
+func isHub(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && (u.Port() == "" || isPort(u.Port())) &&
+		u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
 // redact hides the user, the password or the token in the address of a server.

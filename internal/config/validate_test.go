@@ -26,9 +26,14 @@ func TestValidate(t *testing.T) {
 		{"memory_warn", func(c *Config) { c.Memory.Warn = 0.96 }, "up to memory_act (0.95)"},
 		{"cache_type_k", func(c *Config) { c.Memory.CacheTypeK = "q6_K" }, `got "q6_K", allowed: f32, f16, bf16, q8_0`},
 		{"cache_type_v", func(c *Config) { c.Memory.CacheTypeV = "" }, `got "", allowed: f32`},
+		{"kv_layout", func(c *Config) { c.Memory.KVLayout = "stream" }, `got "stream", allowed: auto, streams, unified`},
 		{"swap_gb", func(c *Config) { c.Memory.SwapGB = -1 }, "got -1, allowed: a number from 0 to"},
 		{"swap_gb", func(c *Config) { c.Memory.SwapGB = math.NaN() }, "got NaN"},
-		{"model", func(c *Config) { c.Engine.Model = "name=" }, "[NAME=]PATH"},
+		{"model", func(c *Config) { c.Engine.Model = []string{"name="} }, `got "name=", allowed: PATH, NAME=PATH, hf://`},
+		{"hf_endpoint", func(c *Config) { c.Hub.Endpoint = "hub.example" }, `got "hub.example", allowed: an http or https address`},
+		{"hf_endpoint", func(c *Config) { c.Hub.Endpoint = "https://me:secret@hub.example" }, `got "(hidden)@hub.example"`},
+		{"hf_endpoint", func(c *Config) { c.Hub.Endpoint = "https://hub.example/?a=b" }, "without user and question mark"},
+		{"hf_token", func(c *Config) { c.Hub.Token = "secret\nsecret" }, "got (hidden), allowed: a token without blanks"},
 		{"device", func(c *Config) { c.Engine.Device = "cuda:" }, "auto, cpu, cuda, cuda:N"},
 		{"threads", func(c *Config) { c.Engine.Threads = -1 }, "got -1"},
 		{"context_size", func(c *Config) { c.Engine.ContextSize = -1 }, "got -1"},
@@ -77,6 +82,8 @@ func TestValidateAccepts(t *testing.T) {
 		{"--server=localhost"},
 		{"--server=localhost:4222, tls://user:pass@nats.example.com:4443"},
 		{"--server=nats://[::1]:4222"},
+		{"--hf-endpoint=https://hub.example/mirror", "--hf-token=hf_abc"},
+		{"--hf-endpoint=http://127.0.0.1:8080"},
 		{"--listen=:4222"},
 		{"--listen=[::1]:4222"},
 		{"--memory-warn=1", "--memory-act=1"},
@@ -86,19 +93,5 @@ func TestValidateAccepts(t *testing.T) {
 	} {
 		_, err := load(t, args, nil)
 		require.NoError(t, err, args)
-	}
-}
-
-func TestNamePath(t *testing.T) {
-	t.Parallel()
-	for model, want := range map[string][2]string{
-		"":                          {"", ""},
-		"/models/Qwen2.5-0.5B.gguf": {"Qwen2.5-0.5B", "/models/Qwen2.5-0.5B.gguf"},
-		"small=/models/m.gguf":      {"small", "/models/m.gguf"},
-		"./a=b.gguf":                {"a=b", "./a=b.gguf"},
-		"SmolLM2-135M-Instruct":     {"SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct"},
-	} {
-		name, path := Engine{Model: model}.NamePath()
-		require.Equal(t, want, [2]string{name, path}, model)
 	}
 }

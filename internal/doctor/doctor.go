@@ -22,7 +22,8 @@ type Options struct {
 	Queue      queue.Options
 	// Where directory and model came from, where the configuration names them.
 	LibrariesSource, ModelSource string
-	// Progress is called when a section is filled in; nil = nobody waits for it.
+	// Progress is called when a section is filled in, for ModelSection once for each
+	// model, which is the report's Model meanwhile; nil = nobody waits for it.
 	Progress func(Section, *Report)
 }
 
@@ -51,8 +52,7 @@ func Examine(ctx context.Context, c *config.Config, o Options, log *zap.Logger) 
 	e.say(LibrariesSection)
 	e.devices()
 	e.say(DevicesSection)
-	e.model()
-	e.say(ModelSection)
+	e.models(ctx)
 	e.nats(ctx)
 	e.say(NATSSection)
 	plan, err := e.memory(ctx)
@@ -61,7 +61,11 @@ func Examine(ctx context.Context, c *config.Config, o Options, log *zap.Logger) 
 		e.layers(plan, err)
 		e.say(LayersSection)
 	}
-	for _, c := range []Check{r.Libraries.Check, r.Devices.Check, r.Model.Check, r.NATS.Check, r.Memory.Check} {
+	checks := []Check{r.Libraries.Check, r.Devices.Check}
+	for _, m := range r.Models {
+		checks = append(checks, m.Check)
+	}
+	for _, c := range append(checks, r.NATS.Check, r.Memory.Check) {
 		if c.Status == Fail {
 			r.Reasons = append(r.Reasons, c.Problem)
 		}
@@ -80,10 +84,15 @@ func (e *examination) say(s Section) {
 func (e *examination) memory(ctx context.Context) (node.Preview, error) {
 	r := e.report
 	m := &r.Memory
-	for _, need := range []struct {
+	type need struct {
 		what  string
 		check Check
-	}{{"the libraries", r.Libraries.Check}, {"a device", r.Devices.Check}, {"the model", r.Model.Check}} {
+	}
+	needs := []need{{"the libraries", r.Libraries.Check}, {"a device", r.Devices.Check}}
+	for _, m := range r.Models {
+		needs = append(needs, need{"the model", m.Check})
+	}
+	for _, need := range needs {
 		if need.check.Status == Fail || need.check.Status == Skipped {
 			m.Check = skipped("it needs " + need.what)
 			return node.Preview{}, errNoPlan

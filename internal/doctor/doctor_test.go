@@ -13,6 +13,8 @@ import (
 	"tempo/internal/budget"
 	"tempo/internal/config"
 	"tempo/internal/gguf"
+	"tempo/internal/hub"
+	"tempo/internal/hub/hubtest"
 	"tempo/internal/infer/infertest"
 	"tempo/internal/infer/local/localtest"
 	"tempo/internal/queue"
@@ -212,4 +214,59 @@ func TestCompare(t *testing.T) {
 	l = Layers{Cells: 256, DryKVCache: 512}
 	l.compare(false, false)
 	require.Contains(t, l.Differences[0], "not known from the file")
+}
+
+// TestModels is not parallel: it sets the cache.
+func TestModels(t *testing.T) {
+	libs := infertest.LibDir(t)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	file, err := os.ReadFile(tiny(t, nil))
+	require.NoError(t, err)
+	h := hubtest.New(t, "word", map[string][]byte{"org/repo/tiny.gguf": file})
+	examine := func(env ...string) (*Report, []string) {
+		c, err := config.Load(nil, append([]string{"TEMPO_DEVICE=cpu", "TEMPO_THREADS=1", "TEMPO_LLAMA_LIB=" + libs, "HF_TOKEN=word"}, env...))
+		require.NoError(t, err)
+		var said []string
+		return Examine(t.Context(), c, Options{
+			Local: true, EngineArgs: []string{localtest.EngineArg}, Stderr: os.Stderr, ModelSource: "environment TEMPO_MODEL",
+			Progress: func(s Section, r *Report) {
+				if s == ModelSection {
+					said = append(said, r.Model.Name)
+				}
+			},
+		}, nil), said
+	}
+	// What would be fetched is said, and not fetched.
+	r, said := examine("TEMPO_MODEL=hf://org/repo/tiny.gguf", "HF_ENDPOINT="+h.URL)
+	require.Equal(t, []string{"tiny"}, said)
+	require.False(t, r.CanRun)
+	require.Equal(t, []any{Fail, "hf://org/repo/tiny.gguf", "environment TEMPO_MODEL"}, []any{r.Model.Status, r.Model.Path, r.Model.Source})
+	require.Equal(t, fmt.Sprintf("look in the cache: hf://org/repo/tiny.gguf is not there: a worker would fetch 1 file, %s, from %s", hub.Size(int64(len(file))), h.URL), r.Model.Problem)
+	require.Equal(t, "fetch it with worker setup --model hf://org/repo/tiny.gguf; worker run and submit run --local do so by themselves", r.Model.Hint)
+	require.Equal(t, Skipped, r.Memory.Status)
+	require.Equal(t, int64(1), h.Requests.Load())
+
+	r, _ = examine("TEMPO_MODEL=hf://org/repo/tiny.gguf")
+	require.Contains(t, r.Model.Problem, "is not there; and it cannot be had: fetch hf://org/repo/tiny.gguf: the address of the hub is not set")
+	require.Contains(t, r.Model.Hint, "set HF_ENDPOINT")
+	r, _ = examine("TEMPO_MODEL=hf://org/repo/tiny.gguf", "HF_ENDPOINT="+h.URL, "TEMPO_HF_TOKEN=other")
+	require.Contains(t, r.Model.Problem, "the hub refuses it: 401 Unauthorized")
+
+	ref, err := hub.Parse("hf://org/repo/tiny.gguf")
+	require.NoError(t, err)
+	path, err := hub.New(hub.Options{Endpoint: h.URL, Token: "word"}).Fetch(t.Context(), ref)
+	require.NoError(t, err)
+	r, _ = examine("TEMPO_MODEL=served=hf://org/repo/tiny.gguf")
+	require.True(t, r.CanRun, "%v", r.Reasons)
+	require.Equal(t, []string{"served", path}, []string{r.Model.Name, r.Model.Path})
+
+	// Each of several is looked at.
+	r, said = examine("TEMPO_MODEL=hf://org/repo/tiny.gguf,other=/none.gguf")
+	require.Equal(t, []string{"tiny", "other"}, said)
+	require.False(t, r.CanRun)
+	require.Equal(t, []string{"open the model file /none.gguf: no such file or directory"}, r.Reasons)
+	require.Len(t, r.Models, 2)
+	require.Equal(t, r.Models[0], r.Model)
+	require.Equal(t, []Status{OK, Fail}, []Status{r.Models[0].Status, r.Models[1].Status})
+	require.Equal(t, skipped("it needs the model"), r.Memory.Check)
 }

@@ -7,35 +7,21 @@ import (
 	"slices"
 	"strings"
 
-	"tempo/internal/budget"
-	"tempo/internal/config"
-	"tempo/internal/gguf"
-	"tempo/internal/node"
 	"tempo/internal/setup"
 )
 
 // cache is where pieces come from that nobody has named.
 const cache = "cache"
 
-// locate finds the pieces, as a worker does.
+// locate finds the libraries, as a worker does.
 func (e *examination) locate() {
-	r, c := e.report, e.config.Engine
-	r.Libraries.Dir, r.Libraries.Source = c.LlamaLib, e.opts.LibrariesSource
-	r.Model.Name, r.Model.Path = c.NamePath()
-	r.Model.Source = e.opts.ModelSource
-	if r.Libraries.Dir != "" && r.Model.Path != "" {
+	l := &e.report.Libraries
+	l.Dir, l.Source = e.config.Engine.LlamaLib, e.opts.LibrariesSource
+	if l.Dir != "" {
 		return
 	}
-	found, _ := setup.Locate("") // what is missing is said with each piece
-	if found == nil {
-		found = &setup.Paths{}
-	}
-	if r.Libraries.Dir == "" {
-		r.Libraries.Dir, r.Libraries.Source = found.LlamaLib, cache
-	}
-	if r.Model.Path == "" {
-		r.Model.Path, r.Model.Source = found.Model, cache
-		r.Model.Name, _ = config.Engine{Model: found.Model}.NamePath()
+	if found, _ := setup.Locate(""); found != nil { // what is missing is said when it is looked at
+		l.Dir, l.Source = found.LlamaLib, cache
 	}
 }
 
@@ -85,32 +71,4 @@ func backends(names []string) []Backend {
 	}
 	slices.SortFunc(list, func(a, b Backend) int { return cmp.Compare(a.Name, b.Name) })
 	return list
-}
-
-// model reads the header of the model file.
-func (e *examination) model() {
-	m := &e.report.Model
-	if m.Path == "" {
-		m.Source = ""
-		m.Check = fail(&setup.NotSetUpError{Parts: []setup.Part{setup.Model}})
-		return
-	}
-	if _, err := os.Stat(m.Path); err != nil {
-		m.Check = fail(&node.ModelError{Path: m.Path, Err: err})
-		return
-	}
-	h, err := gguf.ReadHeader(m.Path)
-	if err != nil {
-		m.Check = fail(err)
-		m.Hint = cmp.Or(m.Hint, "give the path of a GGUF file with --model; without it the model of `worker setup` is taken")
-		return
-	}
-	m.Architecture, m.Layers, m.Context, m.Tensors = h.Architecture, h.Layers, h.ContextLength, budget.Bytes(h.TensorBytes)
-	m.ChatTemplate, m.Check = h.HasChatTemplate, Check{Status: OK}
-	if !m.ChatTemplate {
-		m.Check = Check{
-			Status: Warn, Problem: "the file has no chat template: ChatML is used",
-			Hint: "send lines with url /v1/completions, or take a conversion of the model that has its template",
-		}
-	}
 }

@@ -55,7 +55,8 @@ const (
 type Report struct {
 	Libraries Libraries `json:"libraries"`
 	Devices   Devices   `json:"devices"`
-	Model     Model     `json:"model"`
+	Model     Model     `json:"model"`  // the first
+	Models    []Model   `json:"models"` // all, in the order of the configuration
 	NATS      NATS      `json:"nats"`
 	Memory    Memory    `json:"memory"`
 	Layers    *Layers   `json:"layers,omitempty"` // nil = nobody asked
@@ -105,10 +106,10 @@ type Device struct {
 	Hint      string       `json:"hint,omitempty"`
 }
 
-// Model is the model file.
+// Model is a model file.
 type Model struct {
 	Check
-	Path         string       `json:"path"`
+	Path         string       `json:"path"` // or its address on a hub, where it is not fetched yet
 	Source       string       `json:"source"`
 	Name         string       `json:"name"` // under which it is served
 	Architecture string       `json:"architecture"`

@@ -1,5 +1,5 @@
 // Package node makes a worker of a configuration: it finds the device, the
-// libraries and the model, sets the limit, and puts engine process, monitor and
+// libraries and the models, sets the limit, and puts engine processes, monitors and
 // queue together. The worker command runs one; submit --local runs one beside a
 // queue of its own.
 package node
@@ -42,14 +42,14 @@ type Options struct {
 
 // Node is a worker with all that it needs.
 type Node struct {
-	Worker *worker.Worker
-	spec   infer.Spec
-	host   *infer.Host
-	gpu    *budget.GPU // nil on a CPU
-	heap   int64       // the Go heap's soft limit in bytes before Start; 0 = it was not changed
+	Worker *worker.Team
+	specs  []infer.Spec // of the models, in their order
+	gpu    *budget.GPU  // nil on a CPU
+	heap   int64        // the Go heap's soft limit in bytes before Start; 0 = it was not changed
 }
 
-// Start makes a node and loads its model. It must be closed. A nil log is silent.
+// Start makes a node; it loads its model, or opens all where it has several. It must be
+// closed. A nil log is silent.
 func Start(ctx context.Context, c *config.Config, client *queue.Client, o Options, log *zap.Logger) (*Node, error) {
 	n, _, err := build(c, client, o, log, func(n *Node) error { return n.Worker.Start(ctx) })
 	if err != nil {
@@ -59,20 +59,34 @@ func Start(ctx context.Context, c *config.Config, client *queue.Client, o Option
 	return n, nil
 }
 
-// Preview is what Start would do with the memory that there is now.
+// Preview is what Start would do with the memory that there is now, for the first model.
 type Preview struct {
 	worker.Preview
 	Spec   infer.Spec
 	Device budget.Device
+	Models []ModelPreview // all, in their order
+}
+
+// ModelPreview is what would be done for a model if it were loaded alone.
+type ModelPreview struct {
+	worker.Preview
+	Name string
+	Spec infer.Spec
 }
 
 // PreviewStart plans the memory as Start does, beside the claims of other workers.
-// It claims and loads nothing; the engine process that it asks has ended when it
+// It claims and loads nothing; the engine processes that it asks have ended when it
 // returns. What it has found until an error is returned with it.
 func PreviewStart(ctx context.Context, c *config.Config, o Options, others []api.Claim, log *zap.Logger) (p Preview, err error) {
 	n, device, err := build(c, nil, o, log, func(n *Node) (err error) {
-		p.Spec = n.spec
-		p.Preview, err = n.Worker.Preview(ctx, others)
+		p.Spec, p.Models = n.specs[0], nil
+		all, err := n.Worker.Preview(ctx, others)
+		for i, one := range all {
+			p.Models = append(p.Models, ModelPreview{one, n.Worker.Models()[i], n.specs[i]})
+		}
+		if len(all) > 0 {
+			p.Preview = all[0]
+		}
 		return err
 	})
 	p.Device = device
@@ -89,7 +103,7 @@ func build(c *config.Config, client *queue.Client, o Options, log *zap.Logger, u
 	if log == nil {
 		log = zap.NewNop()
 	}
-	spec, name, err := findPieces(c)
+	spec, models, err := findPieces(c)
 	if err != nil {
 		return nil, budget.Device{}, err
 	}
@@ -101,14 +115,14 @@ func build(c *config.Config, client *queue.Client, o Options, log *zap.Logger, u
 		log.Warn("more threads than cores: decoding gets many times slower", zap.Int("threads", spec.Threads), zap.Int("cores", cores))
 	}
 	log.Info("device found", zap.String("device", device.ID), zap.String("name", device.Name), zap.String("reason", reason))
-	n, err := begin(c, client, o, spec, name, device, log, use)
+	n, err := begin(c, client, o, spec, models, device, log, use)
 	var noGPU *infer.NoGPUError
 	if errors.As(err, &noGPU) && c.Engine.Device == "auto" {
 		log.Warn("the GPU cannot be used, the CPU is taken instead", zap.Error(err))
 		if device, _, err = budget.Discover(budget.DiscoverOptions{WantGPU: budget.CPUID}); err != nil {
 			return nil, device, fmt.Errorf("find a device: %w", err)
 		}
-		n, err = begin(c, client, o, spec, name, device, log, use)
+		n, err = begin(c, client, o, spec, models, device, log, use)
 	}
 	return n, device, err
 }
@@ -135,8 +149,8 @@ func Device(c *config.Config) (budget.Device, error) {
 }
 
 // begin makes a node on one device and has use begin with it.
-func begin(c *config.Config, client *queue.Client, o Options, spec infer.Spec, name string, device budget.Device, log *zap.Logger, use func(*Node) error) (*Node, error) {
-	n, err := assemble(c, client, o, spec, name, device, log)
+func begin(c *config.Config, client *queue.Client, o Options, spec infer.Spec, models []ModelFile, device budget.Device, log *zap.Logger, use func(*Node) error) (*Node, error) {
+	n, err := assemble(c, client, o, spec, models, device, log)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +161,7 @@ func begin(c *config.Config, client *queue.Client, o Options, spec infer.Spec, n
 }
 
 // assemble puts a node together; nothing runs yet.
-func assemble(c *config.Config, client *queue.Client, o Options, spec infer.Spec, name string, device budget.Device, log *zap.Logger) (*Node, error) {
+func assemble(c *config.Config, client *queue.Client, o Options, spec infer.Spec, models []ModelFile, device budget.Device, log *zap.Logger) (*Node, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program's file: %w", err)
@@ -157,56 +171,93 @@ func assemble(c *config.Config, client *queue.Client, o Options, spec infer.Spec
 	if err != nil {
 		return nil, err
 	}
+	if device.Kind != budget.CPU {
+		spec.GPU = 0 // the only one that an engine sees
+	}
 	n := &Node{gpu: memory.gpu}
-	monitor := budget.NewMonitor(memory.process, sampleEvery, log)
-	if memory.all != nil {
-		monitor.FallBackTo(memory.all)
-	}
-	if device.Kind == budget.CPU {
-		monitor.Add(os.Getpid()) // on a CPU the worker's own share counts too
-	} else {
-		spec.GPU = 0 // the only one that the engine sees
-	}
-	n.spec = spec
-	n.host = infer.NewHost(infer.HostOptions{
-		Command: append([]string{program}, o.Args...),
-		Env:     memory.env,
-		Stderr:  o.Stderr,
-		OnProcess: func(pid int, alive bool) {
-			if alive {
-				monitor.Add(pid)
-			} else {
-				monitor.Remove(pid)
-			}
-			if o.OnEngine != nil {
-				o.OnEngine(pid, alive)
-			}
-		},
-	}, log)
 	host, err := hostMemory(c, device)
 	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
+	p := parts{c: c, client: client, o: o, memory: memory, command: append([]string{program}, o.Args...), several: len(models) > 1, log: log}
+	var served []worker.Model
+	for _, m := range models {
+		spec.Model = m.Path
+		n.specs = append(n.specs, spec)
+		model, err := p.model(n, m.Name, spec)
+		if err != nil {
+			return nil, errors.Join(err, n.Close())
+		}
+		if device.Kind == budget.CPU && len(models) == 1 {
+			model.Monitor.Add(os.Getpid()) // on a CPU the worker's own share counts too; of several models it is nobody's
+		}
+		served = append(served, model)
+	}
 	options := worker.Options{
-		Name: c.Engine.WorkerName, Model: name, Spec: spec, Device: device,
+		Name: c.Engine.WorkerName, Device: device,
 		Limit: limit, Reserve: reserve, ReadDevice: memory.device, HostMemory: host,
 		Thresholds:        budget.Thresholds{Warn: c.Memory.Warn, Act: c.Memory.Act},
 		MaxParallelTokens: c.Memory.MaxParallelTokens, MaxCacheTokens: c.Memory.MaxCacheTokens,
 		Measure: memory.process, MeasureTaken: memory.taken, ExtraOverhead: o.ExtraOverhead,
 		DrainTimeout: o.DrainTimeout,
 	}
-	if c.Memory.LayerStats {
-		if options.Layers, err = layers(spec); err != nil {
-			return nil, errors.Join(err, n.Close())
-		}
+	if device.Kind == budget.CPU { // more threads than cores would make decoding many times slower
+		options.AtOnce = max(budget.UsableCores()/spec.Threads, 1)
 	}
 	if client == nil { // a preview takes no jobs
-		n.Worker = worker.New(options, nil, nil, n.host, monitor, log)
-		return n, nil
+		n.Worker = worker.NewTeam(options, nil, served, log)
+	} else {
+		n.Worker = worker.NewTeam(options, client, served, log)
 	}
-	taker := client.NewTaker(queue.TakerOptions{Worker: c.Engine.WorkerName, Models: []string{name}, Batch: o.Batch}, log)
-	n.Worker = worker.New(options, client, taker, n.host, monitor, log)
 	return n, nil
+}
+
+// parts is what the models of a node are served with.
+type parts struct {
+	c       *config.Config
+	client  *queue.Client // nil = jobs are not taken
+	o       Options
+	memory  deviceMemory
+	command []string
+	several bool // models
+	log     *zap.Logger
+}
+
+// model is a model of the node n.
+func (p *parts) model(n *Node, name string, spec infer.Spec) (m worker.Model, err error) {
+	m = worker.Model{Name: name, Spec: spec, Monitor: budget.NewMonitor(p.memory.process, sampleEvery, p.log)}
+	if p.memory.all != nil {
+		m.Monitor.FallBackTo(func() (budget.Bytes, error) {
+			all, err := p.memory.all()
+			return max(all.Sub(n.Worker.HeldBeside(name)), 0), err
+		})
+	}
+	log := p.log
+	if p.several {
+		log = log.With(zap.String("model", name))
+	}
+	m.Engine = func() infer.Engine {
+		return infer.NewHost(infer.HostOptions{
+			Command: p.command, Env: p.memory.env, Stderr: p.o.Stderr,
+			OnProcess: func(pid int, alive bool) {
+				if alive {
+					m.Monitor.Add(pid)
+				} else {
+					m.Monitor.Remove(pid)
+				}
+				if p.o.OnEngine != nil {
+					p.o.OnEngine(pid, alive)
+				}
+			},
+		}, log)
+	}
+	if p.client != nil {
+		m.Taker = p.client.NewTaker(queue.TakerOptions{Worker: p.c.Engine.WorkerName, Models: []string{name}, Batch: p.o.Batch}, p.log)
+	}
+	if p.c.Memory.LayerStats {
+		m.Layers, err = layers(spec)
+	}
+	return m, err
 }
 
 // limitHeap has the garbage collector work harder before this process takes more
@@ -218,15 +269,15 @@ func (n *Node) limitHeap() {
 	}
 }
 
-// Close ends the engine process.
+// Close ends the engine processes.
 func (n *Node) Close() error {
 	if n.heap > 0 {
 		debug.SetMemoryLimit(n.heap)
 	}
+	var err error
 	if n.Worker != nil {
-		n.Worker.Close()
+		err = n.Worker.Close()
 	}
-	err := n.host.Close()
 	if n.gpu != nil {
 		err = errors.Join(err, n.gpu.Close())
 	}

@@ -106,28 +106,30 @@ func TestFindPieces(t *testing.T) {
 	model := filepath.Join(dir, "SmolLM2.Q4_1.gguf")
 	require.NoError(t, os.WriteFile(model, nil, 0o600))
 
-	spec, name, err := findPieces(&config.Config{Engine: config.Engine{Model: model, LlamaLib: dir, BatchSize: 7, ContextSize: 9}})
+	spec, models, err := findPieces(&config.Config{Engine: config.Engine{Model: []string{model}, LlamaLib: dir, BatchSize: 7, ContextSize: 9}})
 	require.NoError(t, err)
-	require.Equal(t, "SmolLM2", name)
+	require.Equal(t, []ModelFile{{"SmolLM2", model}}, models)
 	require.Equal(t, model, spec.Model)
 	require.Equal(t, dir, spec.LibDir)
 	require.Equal(t, budget.UsableCores(), spec.Threads)
 	require.Equal(t, []int{-1, 7, 9}, []int{spec.GPU, spec.Batch, spec.Context})
 
-	spec, name, err = findPieces(&config.Config{Engine: config.Engine{Model: "served=" + model, LlamaLib: dir, Threads: 3}})
+	spec, models, err = findPieces(&config.Config{Engine: config.Engine{Model: []string{"served=" + model, "b=" + model}, LlamaLib: dir, Threads: 3}})
 	require.NoError(t, err)
-	require.Equal(t, "served", name)
+	require.Equal(t, []ModelFile{{"served", model}, {"b", model}}, models)
+	require.Equal(t, model, spec.Model)
 	require.Equal(t, 3, spec.Threads)
 
-	for what, e := range map[string]config.Engine{
-		"no libraries": {Model: model},
-		"no model":     {LlamaLib: dir},
-		"neither":      {},
+	for says, e := range map[string]config.Engine{
+		"the llama.cpp libraries not found":               {Model: []string{model}},
+		"the model not found":                             {LlamaLib: dir},
+		"the llama.cpp libraries and the model not found": {},
 	} {
 		_, _, err = findPieces(&config.Config{Engine: e})
-		require.ErrorIs(t, err, setup.ErrNotSetUp, what)
+		require.ErrorIs(t, err, setup.ErrNotSetUp, says)
+		require.EqualError(t, err, "find libraries and model: look in the cache: "+says)
 		var hinted interface{ Hint() string }
-		require.ErrorAs(t, err, &hinted, what)
+		require.ErrorAs(t, err, &hinted, says)
 		require.NotEmpty(t, hinted.Hint())
 	}
 
@@ -135,7 +137,7 @@ func TestFindPieces(t *testing.T) {
 		filepath.Join(dir, "none.gguf"): "none.gguf: no such file or directory",
 		dir:                             "it is a directory",
 	} {
-		_, _, err = findPieces(&config.Config{Engine: config.Engine{Model: path, LlamaLib: dir}})
+		_, _, err = findPieces(&config.Config{Engine: config.Engine{Model: []string{path}, LlamaLib: dir}})
 		var missing *ModelError
 		require.ErrorAs(t, err, &missing)
 		require.ErrorContains(t, err, says)

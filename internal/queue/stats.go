@@ -17,18 +17,28 @@ import (
 //
 // It tries once: the next measurement replaces this one.
 func (c *Client) PublishStats(ctx context.Context, s api.MemoryStats) error {
+	return c.publishStats(ctx, s, "")
+}
+
+// PublishModelStats is PublishStats for a worker that serves several models on one
+// device, on a subject for each: stats.memory.<worker>.<device>.<model>.
+func (c *Client) PublishModelStats(ctx context.Context, s api.MemoryStats) error {
+	return c.publishStats(ctx, s, "."+Token(s.Model))
+}
+
+func (c *Client) publishStats(ctx context.Context, s api.MemoryStats, suffix string) error {
 	data, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("publish statistics: %w", err)
 	}
 	return c.try(ctx, "publish statistics", func(ctx context.Context) error {
-		_, err := c.js.Publish(ctx, "stats.memory."+Token(s.Worker)+"."+Token(s.Device), data)
+		_, err := c.js.Publish(ctx, "stats.memory."+Token(s.Worker)+"."+Token(s.Device)+suffix, data)
 		return err //nolint:wrapcheck // try wraps it
 	})
 }
 
-// LatestStats returns the last measurement of each worker and device, at most an
-// hour old, in no particular order.
+// LatestStats returns the last measurement of each worker and device, and of each model
+// of a worker that serves several, at most an hour old, in no particular order.
 func (c *Client) LatestStats(ctx context.Context) ([]api.MemoryStats, error) {
 	var all []api.MemoryStats
 	err := c.retry(ctx, "read statistics", func(ctx context.Context) error {

@@ -38,6 +38,27 @@ func TestLatestStats(t *testing.T) {
 	}
 }
 
+// TestStatsOfEachModel: the models of one worker do not hide one another.
+func TestStatsOfEachModel(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	plain, err := c.nc.SubscribeSync("stats.memory.>")
+	require.NoError(t, err)
+	for i := range 2 {
+		for _, model := range []string{"a", "b.1"} {
+			require.NoError(t, c.PublishModelStats(t.Context(), api.MemoryStats{Worker: "w", Device: "cpu", Model: model, Running: i}))
+			m, err := plain.NextMsg(5 * time.Second)
+			require.NoError(t, err)
+			require.Equal(t, "stats.memory.w.cpu."+Token(model), m.Subject)
+		}
+	}
+	stats, err := c.LatestStats(t.Context())
+	require.NoError(t, err)
+	require.Len(t, stats, 2)
+	require.ElementsMatch(t, []string{"a", "b.1"}, []string{stats[0].Model, stats[1].Model})
+	require.Equal(t, []int{1, 1}, []int{stats[0].Running, stats[1].Running})
+}
+
 func TestWorkers(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)

@@ -4,23 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 )
 
-// lock waits until no other process (or goroutine) sets up the same cache. The
-// system drops the lock with the process that holds it, so it is never stale.
-func lock(ctx context.Context, root string, progress io.Writer) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(root, "setup.lock"), os.O_RDWR|os.O_CREATE, 0o644)
+// Lock waits until no other process (or goroutine) holds the lock of the file at
+// path, which it makes if it is not there, and takes it. If it has to wait it calls
+// waiting once. The system drops the lock with the process that holds it, so it is
+// never stale; the file stays. If ctx is done first the error wraps its cause.
+func Lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("lock the cache: %w", err)
 	}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for waiting := false; ; waiting = true {
+	for first := true; ; first = false {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
 		case err == nil:
@@ -30,8 +30,8 @@ func lock(ctx context.Context, root string, progress io.Writer) (unlock func(), 
 		case !errors.Is(err, syscall.EWOULDBLOCK):
 			f.Close()
 			return nil, fmt.Errorf("lock the cache: %w", err)
-		case !waiting:
-			fmt.Fprintln(progress, "waiting for another setup of the same cache")
+		case first:
+			waiting()
 		}
 		select {
 		case <-tick.C:

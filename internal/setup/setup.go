@@ -93,7 +93,9 @@ func repair(ctx context.Context, o Options, root string, wanted []artifact) (int
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return 0, fmt.Errorf("make the cache directory: %w", err)
 	}
-	unlock, err := lock(ctx, root, o.Progress)
+	unlock, err := Lock(ctx, filepath.Join(root, "setup.lock"), func() {
+		fmt.Fprintln(o.Progress, "waiting for another setup of the same cache")
+	})
 	if err != nil {
 		return 0, err
 	}

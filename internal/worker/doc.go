@@ -11,4 +11,8 @@
 //
 // When a running job needs memory that is not there, the youngest job goes back
 // to the queue, which costs it no attempt; the oldest always can finish.
+//
+// A Team has several models on one device. Each that is loaded has a Worker, which
+// knows little of the others: common keeps their bookings within one limit, and the
+// Team says in turns who is loaded and, on a CPU, who works.
 package worker

@@ -38,7 +38,10 @@ func (w *Worker) admit(ctx context.Context, d *queue.Delivery, t ticket) *job {
 	w.mu.Lock()
 	w.running = append(w.running, j)
 	begins := !w.busy
-	w.busy = true
+	w.busy, w.lastJob = true, time.Now()
+	if begins {
+		w.workSince = w.lastJob
+	}
 	w.mu.Unlock()
 	if begins {
 		w.logMemory("before generation")
@@ -52,6 +55,7 @@ func (w *Worker) leave(j *job) budget.Bytes {
 	peak := j.lease.close()
 	w.mu.Lock()
 	w.running = slices.DeleteFunc(w.running, func(o *job) bool { return o == j })
+	w.lastJob = time.Now()
 	w.mu.Unlock()
 	close(j.left)
 	w.slots.leave()
@@ -114,6 +118,8 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 		return nil, errAlreadyDone
 	case d.Attempt > w.opts.MaxAttempts:
 		return w.failure(j, &attemptsError{tried: d.Attempt - 1}), nil
+	case d.Job.Model != "" && d.Job.Model != w.opts.Model:
+		return w.notServed(j), nil
 	}
 	request, err := api.ParseRequest(d.Job.URL, d.Job.Body)
 	if err != nil {
@@ -164,7 +170,21 @@ func (w *Worker) generate(j *job, request *api.Request) (*infer.Output, error) {
 		Job:   request,
 		Seed:  seed(j.delivery.Job),
 		Lease: j.lease,
+
+		Priority: urgency(j.delivery.Job.Priority),
 	})
+}
+
+// urgency is a priority as a number, the most urgent the highest.
+func urgency(p api.Priority) int {
+	switch p {
+	case api.High:
+		return 1
+	case api.Low:
+		return -1
+	default:
+		return 0
+	}
 }
 
 // everybody is more than the jobs that can be in an engine.

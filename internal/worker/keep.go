@@ -55,12 +55,16 @@ func (w *Worker) keep(ctx context.Context) error {
 	tick := time.NewTicker(w.opts.WatchInterval)
 	defer tick.Stop()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			err = w.round(ctx, k)
+		case done := <-w.yields:
+			err = w.yieldPool(ctx, k)
+			close(done)
 		}
-		err := w.round(ctx, k)
 		_, gone := errors.AsType[*infer.StartError](err)
 		switch {
 		case ctx.Err() != nil:
@@ -118,10 +122,10 @@ func (w *Worker) round(ctx context.Context, k *keeper) error {
 func (w *Worker) rebook(ctx context.Context) {
 	s := w.ledger.Snapshot()
 	if pool := w.pool.perCell.Mul(w.cells.Load()); s.Booked.KVCache < pool {
-		_ = w.ledger.Book(budget.KVCache, pool) // refused: the next round tries again
+		_ = w.bookLine(budget.KVCache, pool) // refused: the next round tries again
 	}
 	grown := s.Charged().Total().Sub(s.Charged().Overhead).Add(w.overhead)
-	if s.Booked.Overhead >= w.overhead || grown > w.target() || w.ledger.Book(budget.Overhead, w.overhead) != nil {
+	if s.Booked.Overhead >= w.overhead || grown > w.target() || w.bookLine(budget.Overhead, w.overhead) != nil {
 		return
 	}
 	if err := w.renewMore(ctx, 0); err != nil {

@@ -20,11 +20,11 @@ func (w *Worker) stake(ctx context.Context) (budget.Bytes, error) {
 		limit, _, err := w.planBeside(ctx, nil)
 		return limit, err
 	}
-	w.stand = &stand{queue: w.queue, device: w.opts.Device.MemoryID, worker: w.opts.Name, every: w.opts.RenewClaim, log: w.log}
+	w.stand = &stand{queue: w.queue, device: w.opts.Device.MemoryID, worker: w.claimant(), every: w.opts.RenewClaim, log: w.log}
 	for deadline := time.Now().Add(claimLife); ; {
 		limit, err := w.tryStake(ctx)
 		var large *budget.TooLargeError
-		if !errors.As(err, &large) || len(w.others) == 0 || time.Now().After(deadline) {
+		if !errors.As(err, &large) || w.common != nil || len(w.others) == 0 || time.Now().After(deadline) {
 			if err == nil {
 				w.stand.begin(ctx)
 			}
@@ -69,6 +69,9 @@ func (w *Worker) planBeside(ctx context.Context, others []api.Claim) (budget.Byt
 		return 0, api.Claim{}, err
 	}
 	total := w.plan.Footprint.Total()
+	if w.common != nil && !w.common.pledge(w.opts.Model, total) {
+		return 0, api.Claim{}, errTaken
+	}
 	return limit, w.claim(total, w.taken, total), nil
 }
 
@@ -84,8 +87,12 @@ func (w *Worker) claim(promised, held, target budget.Bytes) api.Claim {
 // limitNow is what this worker may hold on the device beside the others. promised is
 // what stands in its claim, 0 if it has none.
 func (w *Worker) limitNow(others []api.Claim, promised budget.Bytes) (budget.Bytes, string, error) {
+	most := w.opts.Limit
+	if w.common != nil {
+		most = w.common.room(w.opts.Model)
+	}
 	if w.opts.ReadDevice == nil {
-		return w.opts.Limit, "set by the caller", nil
+		return most, "set by the caller", nil
 	}
 	dev, err := w.opts.ReadDevice()
 	if err != nil {
@@ -100,8 +107,11 @@ func (w *Worker) limitNow(others []api.Claim, promised budget.Bytes) (budget.Byt
 		claimed[i] = budget.Claimed{Promised: budget.Bytes(o.Bytes), Held: budget.Bytes(o.Held), Target: budget.Bytes(o.Target)}
 	}
 	limit, why := budget.EffectiveLimit(budget.LimitRequest{
-		Maximum: w.opts.Limit, Device: dev, Mine: mine, Promised: promised, Others: claimed, Reserve: w.opts.Reserve,
+		Maximum: most, Device: dev, Mine: mine, Promised: promised, Others: claimed, Reserve: w.opts.Reserve,
 	})
+	if beside := w.opts.Limit.Sub(most); beside > 0 {
+		why = fmt.Sprintf("%s; this worker and its other models have %v of the %v of max_memory_gb", why, beside, w.opts.Limit)
+	}
 	return limit, why, nil
 }
 
@@ -146,13 +156,16 @@ func (w *Worker) measureTaken() (budget.Bytes, error) {
 // moved by more than a twentieth. While the queue is away, what it said last of the
 // other workers stands.
 func (w *Worker) follow(ctx context.Context) error {
-	if w.opts.ReadDevice == nil {
+	if w.opts.ReadDevice == nil && w.common == nil {
 		return nil
 	}
 	unreachable := w.readClaims(ctx)
 	limit, why, err := w.limitNow(w.others, w.promised)
 	if err != nil {
 		return errors.Join(err, unreachable)
+	}
+	if w.common != nil {
+		limit = w.common.spare(w, limit)
 	}
 	before := w.ledger.Snapshot().Limit
 	w.ledger.SetLimit(limit)
@@ -164,7 +177,7 @@ func (w *Worker) follow(ctx context.Context) error {
 			zap.Int64("before_bytes", int64(before)), zap.String("reason", why))
 	}
 	w.retune(limit)
-	if unreachable == nil && (w.promised == 0 || len(w.others) > 0 || w.stale()) {
+	if w.stand != nil && unreachable == nil && (w.promised == 0 || len(w.others) > 0 || w.stale()) {
 		return w.renew(ctx, 0)
 	}
 	return unreachable
@@ -176,6 +189,9 @@ const askLimit = time.Second
 // readClaims reads who shares the device, and whether this worker's own claim
 // stands. If it cannot, what was read last stays.
 func (w *Worker) readClaims(ctx context.Context) error {
+	if w.stand == nil { // nobody shares the device
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	claims, err := w.queue.Claims(ctx, w.opts.Device.MemoryID)
@@ -184,13 +200,22 @@ func (w *Worker) readClaims(ctx context.Context) error {
 	}
 	w.others, w.promised = nil, 0
 	for _, c := range claims {
-		if c.Own && c.Worker == w.opts.Name {
+		if c.Own && c.Worker == w.claimant() {
 			w.promised = budget.Bytes(c.Bytes)
 		} else {
 			w.others = append(w.others, c)
 		}
 	}
 	return nil
+}
+
+// claimant is the name under which the worker claims memory: of those in a team each
+// has a claim of its own, beside the others as beside those of other workers.
+func (w *Worker) claimant() string {
+	if w.common == nil {
+		return w.opts.Name
+	}
+	return w.opts.Name + "/" + w.opts.Model
 }
 
 // claimStep is how much what is held may differ from what the claim says.

@@ -157,6 +157,9 @@ func (w *Worker) fixed() (budget.Footprint, error) {
 	if w.opts.Device.Kind != budget.CPU {
 		return budget.Footprint{Overhead: firstCUDA}, nil
 	}
+	if w.common != nil { // it is booked for all models at once
+		return budget.Footprint{Overhead: w.facts.Process.Add(processGrowth)}, nil
+	}
 	self, err := w.opts.Measure(os.Getpid())
 	if err != nil {
 		return budget.Footprint{}, fmt.Errorf("measure this process: %w", err)

@@ -137,7 +137,7 @@ func (w *Worker) enlarge(ctx context.Context, cells int) error {
 	more := w.pool.total(cells).Sub(before.Charged().Total()).Add(before.Charged().Overhead).Sub(w.pool.floor.Overhead)
 	more = more.Add(w.savedOnDevice())
 	// Booked beside the pool until it is there: leases must not have its cells yet.
-	if err := w.ledger.Book(budget.Overhead, before.Charged().Overhead.Add(more)); err != nil {
+	if err := w.bookLine(budget.Overhead, before.Charged().Overhead.Add(more)); err != nil {
 		return err
 	}
 	err = w.renewMore(ctx, before.Held.Add(more))

@@ -78,13 +78,23 @@ func (s *stand) renew(ctx context.Context) {
 	defer cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Since(s.at) > claimLife-10*time.Second {
+	if !s.stands() {
 		return // it may have expired, and others have its memory: who knows the limit now must claim it
 	}
 	err := s.claim(ctx, func([]api.Claim) (api.Claim, error) { return s.last, nil })
 	if err != nil {
 		s.log.Debug("the claim on the device could not be renewed", zap.Error(err))
 	}
+}
+
+// stands reports whether the claim cannot have expired yet. mu is held.
+func (s *stand) stands() bool { return time.Since(s.at) <= claimLife-10*time.Second }
+
+// told is what was claimed last, and whether that cannot have expired yet.
+func (s *stand) told() (last api.Claim, stands bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last, s.stands()
 }
 
 // end gives the claim back. It may be called more than once.

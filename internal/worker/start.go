@@ -33,6 +33,9 @@ func (w *Worker) start(ctx context.Context) error {
 		return err
 	}
 	w.facts = facts
+	if w.common != nil {
+		_, _ = w.monitor.Sample() // the last one is of an engine that has ended; what it cannot measure is said later
+	}
 	limit, err := w.stake(ctx)
 	if err != nil {
 		return err
@@ -46,6 +49,7 @@ func (w *Worker) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.touch()
 	w.cells.Store(int64(shape.Cells))
 	w.ticket.Store(int64(min(firstTicket, shape.Cells)))
 	w.slots = newSlots(shape.Sequences)
@@ -54,10 +58,15 @@ func (w *Worker) start(ctx context.Context) error {
 
 // openLedgers makes the accounts of the device and of the host's memory, and books
 // the plan.
-func (w *Worker) openLedgers(limit budget.Bytes) error {
-	w.group = budget.NewGroup()
-	var err error
-	if w.ledger, err = w.group.NewLedger(w.opts.Device.ID, limit); err != nil {
+func (w *Worker) openLedgers(limit budget.Bytes) (err error) {
+	if w.common != nil {
+		w.group, w.host = w.common.group, w.common.host
+		w.ledger, err = w.common.open(w, limit)
+	} else {
+		w.group = budget.NewGroup()
+		w.ledger, err = w.group.NewLedger(w.opts.Device.ID, limit)
+	}
+	if err != nil {
 		return err
 	}
 	if err := w.ledger.SetThresholds(w.opts.Thresholds); err != nil {
@@ -66,13 +75,24 @@ func (w *Worker) openLedgers(limit budget.Bytes) error {
 	if err := w.book(w.plan.Footprint); err != nil {
 		return err
 	}
-	if w.host, err = w.group.NewLedger(hostID, w.opts.HostMemory); err != nil {
-		return err
+	if w.common != nil {
+		w.common.booked(w.opts.Model)
+		return nil
 	}
-	if err := w.host.Book(budget.KVCache, w.opts.HostMemory); err != nil {
-		return fmt.Errorf("book the buffers of jobs: %w", err)
+	w.host, err = openHost(w.group, w.opts.HostMemory)
+	return err
+}
+
+// openHost makes the account of the host's memory.
+func openHost(group *budget.Group, limit budget.Bytes) (*budget.Ledger, error) {
+	host, err := group.NewLedger(hostID, limit)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	if err := host.Book(budget.KVCache, limit); err != nil {
+		return nil, fmt.Errorf("book the buffers of jobs: %w", err)
+	}
+	return host, nil
 }
 
 // shape is the engine's with so many cells; 0 = the engine unloaded.
@@ -82,7 +102,10 @@ func (w *Worker) shape(cells int) infer.Shape {
 	}
 	s := infer.Shape{Sequences: w.pool.sequences, Cells: cells}
 	if w.opts.Device.Kind == budget.CPU { // the engine's part of what is booked
-		s.Grant = w.pool.total(cells).Sub(w.own).Add(processGrowth)
+		s.Grant = w.pool.total(cells).Sub(w.own)
+		if w.common == nil { // else its growth is in its own booking
+			s.Grant = s.Grant.Add(processGrowth)
+		}
 	}
 	return s
 }
@@ -129,12 +152,20 @@ func (w *Worker) book(f budget.Footprint) error {
 			if (l.to > l.before) != grows {
 				continue
 			}
-			if err := w.ledger.Book(l.line, l.to); err != nil {
+			if err := w.bookLine(l.line, l.to); err != nil {
 				return fmt.Errorf("book the memory of %s: %w", w.opts.Model, err)
 			}
 		}
 	}
 	return nil
+}
+
+// bookLine books a line, and keeps the models of a team within their limit.
+func (w *Worker) bookLine(line budget.Line, n budget.Bytes) error {
+	if w.common != nil {
+		return w.common.book(w.opts.Model, line, n)
+	}
+	return w.ledger.Book(line, n)
 }
 
 // settle puts what was really allocated in the place of the plan, says how they
@@ -178,7 +209,7 @@ func (w *Worker) settle(ctx context.Context, allocated budget.Footprint) error {
 // growth is how much the overhead may still grow after it was measured: this
 // process to its share, and a GPU's runtime a little.
 func (w *Worker) growth(overhead budget.Bytes) budget.Bytes {
-	if w.opts.Device.Kind != budget.CPU {
+	if w.opts.Device.Kind != budget.CPU || w.common != nil {
 		return processGrowth
 	}
 	self, err := w.opts.Measure(os.Getpid())

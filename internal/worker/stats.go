@@ -12,11 +12,15 @@ import (
 
 // publishStats publishes the device's memory every StatsInterval until ctx is done.
 func (w *Worker) publishStats(ctx context.Context) error {
+	publish := w.queue.PublishStats
+	if w.common != nil {
+		publish = w.queue.PublishModelStats
+	}
 	tick := time.NewTicker(w.opts.StatsInterval)
 	defer tick.Stop()
 	failing := false
 	for {
-		err := w.queue.PublishStats(ctx, w.Stats())
+		err := publish(ctx, w.Stats())
 		if err != nil && !failing && ctx.Err() == nil {
 			w.log.Warn("memory statistics could not be published; it is tried again", zap.Error(err))
 		}

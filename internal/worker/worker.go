@@ -74,6 +74,11 @@ type Options struct {
 	// GrowAfter is how long there must be room before a pool that was made smaller
 	// grows again; 0 = 15 s.
 	GrowAfter time.Duration
+	// Turn is how long a model of a Team that has jobs may keep others waiting for its
+	// place, or ten times its load if that is longer; 0 = 1 min.
+	Turn time.Duration
+	// AtOnce is how many models of a Team may work at the same time; 0 = all.
+	AtOnce int
 	// Layers tells the memory of each layer with a pool of so many cells; nil = the
 	// statistics do not show it.
 	Layers func(sequences, cells int) []api.LayerMemory
@@ -83,6 +88,7 @@ type Options struct {
 type Queue interface {
 	HasResult(ctx context.Context, batch, job string) (bool, error)
 	PublishStats(ctx context.Context, s api.MemoryStats) error
+	PublishModelStats(ctx context.Context, s api.MemoryStats) error
 	Announce(ctx context.Context, w api.Worker) error
 	Withdraw(ctx context.Context, id string) error
 	Claim(ctx context.Context, device, worker string, decide func(others []api.Claim) (api.Claim, error)) error
@@ -96,7 +102,8 @@ type Taker interface {
 	Fetch(ctx context.Context, n int) ([]*queue.Delivery, error)
 }
 
-// Worker answers the jobs of one model on one device.
+// Worker answers the jobs of one model on one device. Alone it is all that there is
+// in the process; in a [Team] it is there for as long as its model is loaded.
 type Worker struct {
 	opts    Options
 	log     *zap.Logger
@@ -104,6 +111,10 @@ type Worker struct {
 	taker   Taker
 	engine  infer.Engine
 	monitor *budget.Monitor
+	common  *common // what the models of a team share; nil = it has the device alone
+
+	retired context.Context    //nolint:containedctx // see retire
+	retire  context.CancelFunc // has Run take no more jobs, and end when those that run have ended
 
 	// Set by Start.
 	facts    infer.Facts
@@ -128,20 +139,57 @@ type Worker struct {
 	fell, falling budget.Bytes // by what the limit fell in the last round, and in each of the last two; belongs to keep
 	taken         budget.Bytes // what mine measured last; belongs to Start, then to keep
 
-	cells   atomic.Int64        // of the pool now; 0 = the model is not loaded
-	growing under               // jobs that make others give way
-	alone   *semaphore.Weighted // of weight everybody; a job in the engine has 1 of it, one that must be alone all
-	tokens  atomic.Int64        // generated since Start
-	gaveWay atomic.Int64        // jobs that made room for others since Start
-	ticket  atomic.Int64        // KV tokens to lease before a job is known
+	cells   atomic.Int64         // of the pool now; 0 = the model is not loaded
+	yields  chan chan<- struct{} // see yield; each gets an answer by being closed
+	growing under                // jobs that make others give way
+	alone   *semaphore.Weighted  // of weight everybody; a job in the engine has 1 of it, one that must be alone all
+	tokens  atomic.Int64         // generated since Start
+	gaveWay atomic.Int64         // jobs that made room for others since Start
+	ticket  atomic.Int64         // KV tokens to lease before a job is known
 
-	mu      sync.Mutex
-	running []*job        // in order of arrival; guarded by mu
-	busy    bool          // jobs have come since the worker was idle last; guarded by mu
-	turn    *turn         // of the intake, nil between two; guarded by mu
-	holders int           // who hold the intake; guarded by mu
-	unheld  chan struct{} // closed when the last of them lets go; guarded by mu
-	fatal   error         // why the engine is gone for good; guarded by mu
+	mu        sync.Mutex
+	running   []*job        // in order of arrival; guarded by mu
+	busy      bool          // jobs have come since the worker was idle last; guarded by mu
+	lastJob   time.Time     // when a job came or left last; guarded by mu
+	workSince time.Time     // when jobs began to come after a pause; guarded by mu
+	turn      *turn         // of the intake, nil between two; guarded by mu
+	holders   int           // who hold the intake; guarded by mu
+	unheld    chan struct{} // closed when the last of them lets go; guarded by mu
+	fatal     error         // why the engine is gone for good; guarded by mu
+}
+
+func (o Options) withDefaults() Options {
+	if o.DrainTimeout == 0 {
+		o.DrainTimeout = 5 * time.Second
+	}
+	if o.MaxAttempts == 0 {
+		o.MaxAttempts = 5
+	}
+	if o.HostMemory == 0 {
+		o.HostMemory = processGrowth
+	}
+	if o.WatchInterval == 0 {
+		o.WatchInterval = time.Second
+	}
+	if o.RenewClaim == 0 {
+		o.RenewClaim = 8 * time.Second
+	}
+	if o.RetryStart == 0 {
+		o.RetryStart = 5 * time.Second
+	}
+	if o.GrowAfter == 0 {
+		o.GrowAfter = 15 * time.Second
+	}
+	if o.Turn == 0 {
+		o.Turn = time.Minute
+	}
+	if o.StatsInterval == 0 {
+		o.StatsInterval = 2 * time.Second
+	}
+	if o.Thresholds == (budget.Thresholds{}) {
+		o.Thresholds = budget.DefaultThresholds()
+	}
+	return o
 }
 
 // New makes a worker. It does not own engine, taker or monitor: closing the
@@ -151,37 +199,14 @@ func New(opts Options, q Queue, taker Taker, engine infer.Engine, monitor *budge
 	if log == nil {
 		log = zap.NewNop()
 	}
-	if opts.DrainTimeout == 0 {
-		opts.DrainTimeout = 5 * time.Second
-	}
-	if opts.MaxAttempts == 0 {
-		opts.MaxAttempts = 5
-	}
-	if opts.HostMemory == 0 {
-		opts.HostMemory = processGrowth
-	}
-	if opts.WatchInterval == 0 {
-		opts.WatchInterval = time.Second
-	}
-	if opts.RenewClaim == 0 {
-		opts.RenewClaim = 8 * time.Second
-	}
-	if opts.RetryStart == 0 {
-		opts.RetryStart = 5 * time.Second
-	}
-	if opts.GrowAfter == 0 {
-		opts.GrowAfter = 15 * time.Second
-	}
-	if opts.StatsInterval == 0 {
-		opts.StatsInterval = 2 * time.Second
-	}
-	if opts.Thresholds == (budget.Thresholds{}) {
-		opts.Thresholds = budget.DefaultThresholds()
-	}
-	return &Worker{
+	opts = opts.withDefaults()
+	w := &Worker{
 		opts: opts, queue: q, taker: taker, engine: engine, monitor: monitor,
 		log: log.Named("worker").With(zap.String("worker", opts.Name)), alone: semaphore.NewWeighted(everybody),
+		yields: make(chan chan<- struct{}),
 	}
+	w.retired, w.retire = context.WithCancel(context.Background())
+	return w
 }
 
 // Model is the served name of the worker's model.
@@ -201,14 +226,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer end()
 	work, giveUp := context.WithCancelCause(outlive)
 	defer giveUp(nil)
-	intake, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	intake, closeIntake := context.WithCancel(ctx)
+	defer closeIntake()
+	defer context.AfterFunc(w.retired, closeIntake)() //nolint:contextcheck // it is no request, but a signal
 
 	var services errgroup.Group
-	for name, run := range map[string]func(context.Context) error{
-		"take jobs": w.taker.Run, "measure memory": w.monitor.Run, "publish statistics": w.publishStats, "announce": w.announce,
-		"keep within the memory limit": w.keep,
-	} {
+	for name, run := range w.services() {
 		services.Go(func() error {
 			err := run(outlive)
 			stop() // without one of them the worker cannot go on
@@ -220,6 +245,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	var jobs sync.WaitGroup
 	err := w.takeJobs(intake, work, &jobs, stop)
+	if w.retired.Err() != nil {
+		waitOr(ctx, &jobs)
+	}
 	w.drain(&jobs, giveUp)
 	w.logMemory("after generation")
 	end()
@@ -227,10 +255,37 @@ func (w *Worker) Run(ctx context.Context) error {
 	force := time.AfterFunc(letGo, w.endEngine)
 	err = errors.Join(err, services.Wait()) // they need mu to end
 	force.Stop()
-	w.withdraw(context.WithoutCancel(ctx)) // only now: they would claim and announce again
+	if w.common == nil {
+		w.withdraw(context.WithoutCancel(ctx)) // only now: they would claim and announce again
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return errors.Join(err, w.fatal)
+}
+
+// services are what goes on beside the jobs.
+func (w *Worker) services() map[string]func(context.Context) error {
+	all := map[string]func(context.Context) error{
+		"take jobs": w.taker.Run, "measure memory": w.monitor.Run, "publish statistics": w.publishStats,
+		"keep within the memory limit": w.keep,
+	}
+	if w.common == nil { // else the team announces all its models
+		all["announce"] = w.announce
+	}
+	return all
+}
+
+// waitOr waits for the jobs, until ctx is done.
+func waitOr(ctx context.Context, jobs *sync.WaitGroup) {
+	ended := make(chan struct{})
+	go func() {
+		jobs.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
 }
 
 // letGo is how long an engine may take to let go of jobs that were ended: the
@@ -267,13 +322,17 @@ func (w *Worker) count() int {
 
 // announce tells the queue what this worker has, again and again.
 func (w *Worker) announce(ctx context.Context) error {
+	return announce(ctx, w.queue, w.self, w.log)
+}
+
+func announce(ctx context.Context, q Queue, self func() api.Worker, log *zap.Logger) error {
 	tick := time.NewTicker(announceEvery)
 	defer tick.Stop()
 	failing := false
 	for {
-		err := w.queue.Announce(ctx, w.self())
+		err := q.Announce(ctx, self())
 		if err != nil && !failing && ctx.Err() == nil {
-			w.log.Warn("this worker could not be announced; it is tried again", zap.Error(err))
+			log.Warn("this worker could not be announced; it is tried again", zap.Error(err))
 		}
 		failing = err != nil
 		select {
@@ -287,13 +346,17 @@ func (w *Worker) announce(ctx context.Context) error {
 // self is what this worker says of itself. While it has not loaded yet, it has no
 // capacity.
 func (w *Worker) self() api.Worker {
+	return self(w.opts, []string{w.opts.Model}, int(w.cells.Load()), w.context(), w.started)
+}
+
+func self(o Options, models []string, capacity, context int, started time.Time) api.Worker {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "" // for people only
 	}
 	return api.Worker{
-		ID: w.opts.Name, Host: host, PID: os.Getpid(), Models: []string{w.opts.Model}, Device: w.opts.Device.ID,
-		Capacity: int(w.cells.Load()), Context: w.context(), Started: w.started,
+		ID: o.Name, Host: host, PID: os.Getpid(), Models: models, Device: o.Device.ID,
+		Capacity: capacity, Context: context, Started: started,
 	}
 }
 
@@ -315,6 +378,9 @@ func (w *Worker) withdraw(ctx context.Context) {
 	defer cancel()
 	if w.stand != nil {
 		w.stand.end(ctx)
+	}
+	if w.common != nil { // the team is still there
+		return
 	}
 	if err := w.queue.Withdraw(ctx, w.opts.Name); err != nil {
 		w.log.Debug("this worker could not be withdrawn; its entry expires", zap.Error(err))

@@ -226,34 +226,3 @@ func TestNewContextFaults(t *testing.T) {
 	require.Greater(t, int64(c.Cache()), int64(200<<20))
 	require.NoError(t, c.Close())
 }
-
-func TestSampler(t *testing.T) {
-	t.Parallel()
-	c := newContext(t, openModel(t, false), 256, 1, 64)
-	require.NoError(t, decode(t, c, 0, 0, 10))
-	best, err := c.Argmax(9)
-	require.NoError(t, err)
-	sample := func(o SamplerOptions) Token {
-		s, err := c.NewSampler(o)
-		require.NoError(t, err)
-		defer s.Close()
-		token, err := s.Sample(9)
-		require.NoError(t, err)
-		return token
-	}
-	require.Equal(t, best, sample(SamplerOptions{}), "greedy")
-	require.Equal(t, best, sample(SamplerOptions{TopP: 1, RepeatPenalty: 1, Seed: 3}), "values that mean off")
-	require.Equal(t, best, sample(SamplerOptions{Temperature: 1, TopK: 1}), "top-k of one")
-	require.Equal(t, best, sample(SamplerOptions{Temperature: 1, TopP: 1e-6}))
-	require.Equal(t, best, sample(SamplerOptions{Temperature: 1, MinP: 1}))
-	require.Equal(t, best, sample(SamplerOptions{FrequencyPenalty: 2}), "nothing generated, nothing to penalise")
-	hot := SamplerOptions{Temperature: 2}
-	seen := map[Token]bool{}
-	for seed := range uint32(50) {
-		hot.Seed = seed
-		first := sample(hot)
-		require.Equal(t, first, sample(hot), "the same seed")
-		seen[first] = true
-	}
-	require.Greater(t, len(seen), 5, "other seeds")
-}

@@ -1,0 +1,33 @@
+// Package sample chooses the tokens of an answer from logits. It knows nothing of
+// llama.cpp, and chooses as its sampler chain does: bias → penalties → top-k → top-p →
+// min-p → temperature → draw.
+//
+// A Sampler belongs to one answer. Workers runs the selections of one step on several
+// cores.
+//
+// # What is drawn
+//
+// Of two tokens with the same logit the one with the lower id counts as the likelier,
+// everywhere, so that what the filters keep is always the beginning of one order. The
+// draw goes through what they keep in the order of the vocabulary, and takes one random
+// number, whatever is kept: the same seed gives the same token, whatever way the
+// implementation took, on how many cores, on whatever CPU.
+//
+// That holds bit for bit because probabilities are whole numbers. The vocabulary is cut
+// into blocks of 256 tokens. In a block, a token's value is its probability relative to
+// the block's likeliest, in units of 2^-27; a block's weight is the sum of its values
+// times the probability of its likeliest relative to the likeliest of all, in units of
+// 2^-40. The draw finds a block by weight and a token in it by value. Both are computed
+// in single precision without fused operations. So the distribution is softmax's, but for
+// about a millionth, and what has less than 2^-27 of the probability of the likeliest in
+// its block is never drawn.
+//
+// # How it is fast
+//
+// One pass over the logits finds the largest of each block and, where the draw needs it,
+// the block's sum, while the block is in the nearest cache; it is bound by memory rather
+// than by arithmetic. From there on only a few blocks are looked at: the k likeliest
+// tokens are in those blocks whose largest logit is no less than the k-th largest of
+// these. The passes are C (kernel.h), compiled for AVX2 and for what every CPU of the
+// architecture has (SSE2, NEON); the CPU is asked at run time.
+package sample

@@ -1,0 +1,92 @@
+// The kernels of kernel_lanes.h, compiled once for each level: 1 is AVX2, 0 is what
+// every CPU of the architecture has (SSE2, NEON). The caller has asked the CPU.
+//
+// cgo compiles this with -std=c11, in which gcc does not fuse a multiplication with an
+// addition; clang is told so by the pragma.
+#include "kernel.h"
+
+#include <math.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+#if defined(__x86_64__)
+
+#define NAME(f) f##_avx2
+#define TARGET __attribute__((target("avx2")))
+#define WIDTH 8
+#define MAX(a, b) ((VF)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#define ANY(m) (_mm256_movemask_ps((__m256)(m)) != 0)
+#include "kernel_lanes.h"
+
+#define MAX(a, b) ((VF)_mm_max_ps((__m128)(a), (__m128)(b)))
+#define ANY(m) (_mm_movemask_ps((__m128)(m)) != 0)
+
+#elif defined(__aarch64__)
+
+#define MAX(a, b) ((VF)vmaxnmq_f32((float32x4_t)(a), (float32x4_t)(b)))
+#define ANY(m) (vmaxvq_u32((uint32x4_t)(m)) != 0)
+
+#else
+
+#define MAX(a, b) ((VF)(((VI)(a) & ((a) > (b))) | ((VI)(b) & ~((a) > (b)))))
+#define ANY(m) (((m)[0] | (m)[1] | (m)[2] | (m)[3]) != 0)
+
+#endif
+
+#define NAME(f) f##_plain
+#define TARGET
+#define WIDTH 4
+#include "kernel_lanes.h"
+
+#if defined(__x86_64__)
+#define AT_LEVEL(level, f, ...) ((level) == 1 ? f##_avx2(__VA_ARGS__) : f##_plain(__VA_ARGS__))
+#else
+#define AT_LEVEL(level, f, ...) ((void)(level), f##_plain(__VA_ARGS__))
+#endif
+
+int sample_scan(int level, const float *x, int64_t n, float *tops) {
+	return AT_LEVEL(level, scan, x, n, tops);
+}
+
+int sample_scan_sums(int level, const float *x, int64_t n, float scale, float *tops, uint64_t *sums) {
+	return AT_LEVEL(level, scan_sums, x, n, scale, tops, sums);
+}
+
+void sample_sums(int level, const float *x, int64_t n, const float *tops, float max, float scale, float least,
+                 int64_t last, uint64_t *sums) {
+	AT_LEVEL(level, sums, x, n, tops, max, scale, least, last, sums);
+}
+
+void sample_list_sums(int level, const int32_t *tokens, const float *logits, int64_t count, int64_t n,
+                      const float *tops, float scale, float least, int64_t last, uint64_t *sums) {
+	AT_LEVEL(level, list_sums, tokens, logits, count, n, tops, scale, least, last, sums);
+}
+
+uint64_t sample_weigh(int level, const float *x, const uint64_t *sums, int64_t n, float max, float scale,
+                      uint64_t *weights) {
+	return AT_LEVEL(level, weigh, x, sums, n, max, scale, weights);
+}
+
+int64_t sample_find(int level, const float *x, int64_t n, int64_t b, float top, float scale, float least,
+                    int64_t last, uint64_t at) {
+	return AT_LEVEL(level, find, x, n, b, top, scale, least, last, at);
+}
+
+int64_t sample_collect(int level, const float *x, int64_t n, const float *tops, float least, int64_t room,
+                       int32_t *tokens, float *logits) {
+	return AT_LEVEL(level, collect, x, n, tops, least, room, tokens, logits);
+}
+
+int64_t sample_zoom(int level, const float *x, int64_t n, float max, float scale, int counting, uint64_t target,
+                    uint64_t *above, int64_t room, int32_t *tokens, float *logits) {
+	return AT_LEVEL(level, zoom, x, n, max, scale, counting, target, above, room, tokens, logits);
+}

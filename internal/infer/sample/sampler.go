@@ -1,0 +1,219 @@
+package sample
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+)
+
+// Sampler draws the tokens of one answer. It must be used from one goroutine at a time.
+type Sampler struct {
+	o      Options
+	vocab  int
+	random *rand.PCG
+	row    row
+	masked []float32 // a copy of the logits, for a grammar
+
+	fixed  []fixed   // bias and bans, by token
+	seen   []seen    // what was generated, by token; only for penalties
+	before []float32 // the logits that fixed and then seen changed
+}
+
+// fixed is a change of one token's logit that is always the same.
+type fixed struct {
+	token int32
+	bias  float32 // -Inf: banned
+}
+
+// seen is a token that was generated.
+type seen struct {
+	token, count int32
+}
+
+// stream is the other half of a generator's seed, the same for all.
+const stream = 0x9e3779b97f4a7c15
+
+// banned is the bias from which on a token cannot come.
+const banned = -100
+
+// New makes a sampler for a vocabulary of 1 to 2^22 tokens.
+func New(o Options, vocab int) *Sampler {
+	s := &Sampler{o: o, vocab: vocab, random: rand.NewPCG(o.Seed, stream), row: row{level: bestLevel()}}
+	for t, bias := range o.Bias {
+		if bias <= banned {
+			bias = math.Inf(-1)
+		}
+		s.fixed = append(s.fixed, fixed{t, float32(bias)})
+	}
+	for _, t := range o.Ban {
+		s.fixed = append(s.fixed, fixed{t, float32(math.Inf(-1))})
+	}
+	s.fixed = slices.DeleteFunc(s.fixed, func(f fixed) bool { return f.token < 0 || int(f.token) >= vocab })
+	slices.SortFunc(s.fixed, func(a, b fixed) int { return cmp.Compare(a.token, b.token) })
+	return s
+}
+
+// Clone makes a sampler with the same options and the same tokens generated, but a seed
+// of its own: for another answer to the same prompt.
+func (s *Sampler) Clone(seed uint64) *Sampler {
+	c := &Sampler{o: s.o, vocab: s.vocab, random: rand.NewPCG(seed, stream), row: row{level: s.row.level}}
+	c.o.Seed = seed
+	c.fixed = s.fixed // never changes
+	c.seen = slices.Clone(s.seen)
+	return c
+}
+
+// Next chooses a token by its logits, one for each token of the vocabulary (-Inf: it
+// cannot come), and counts it for the penalties.
+//
+// While it runs it changes logits; when it returns, also with an error, they are as
+// before. So two samplers cannot choose from the same logits at once.
+//
+// With a grammar (else nil) it does as llama.cpp: it draws without it, and only if that
+// token may not come, it draws again, with the next random number, from a copy of the
+// logits that the grammar has masked. The answer depends on the seed alone here too.
+//
+// It returns ErrNotNumbers or ErrNoToken, wrapped.
+func (s *Sampler) Next(logits []float32, g Grammar) (Picked, error) {
+	if len(logits) != s.vocab {
+		return Picked{}, fmt.Errorf("choose a token: %d logits for a vocabulary of %d tokens", len(logits), s.vocab)
+	}
+	var p Picked
+	var norm float64 // what logits have beyond log probabilities
+	if s.o.Logprobs {
+		if err := s.row.read(logits, scaleOf(1)); err != nil {
+			return Picked{}, fmt.Errorf("read log probabilities: %w", err)
+		}
+		norm = float64(s.row.max) + math.Log(float64(s.row.total)) - 40*math.Ln2
+		p.Top = s.top(norm)
+	}
+	var err error
+	if p.Token, err = s.choose(logits, g); err != nil {
+		return Picked{}, fmt.Errorf("choose a token: %w", err)
+	}
+	if s.o.Logprobs {
+		p.Logprob = logprob(logits[p.Token], norm)
+	}
+	s.count(p.Token)
+	return p, nil
+}
+
+// logprob is never -Inf, which JSON has no number for.
+func logprob(logit float32, norm float64) float32 {
+	return float32(max(float64(logit)-norm, -math.MaxFloat32))
+}
+
+// top is the likeliest tokens of the row.
+func (s *Sampler) top(norm float64) []Likely {
+	n := min(s.o.Top, s.vocab)
+	if n <= 0 {
+		return nil
+	}
+	if s.row.canList(n) {
+		s.row.listLargest(n)
+	} else {
+		s.row.list(float32(math.Inf(-1)), s.vocab)
+	}
+	keys := s.row.keys
+	n = min(n, len(keys))
+	front(keys, n)
+	slices.Sort(keys[:n])
+	top := make([]Likely, n)
+	for i, k := range keys[:n] {
+		top[i] = Likely{keyToken(k), logprob(keyLogit(k), norm)}
+	}
+	return top
+}
+
+// choose chooses a token and leaves the logits as they are.
+func (s *Sampler) choose(logits []float32, g Grammar) (int32, error) {
+	s.change(logits)
+	defer s.restore(logits)
+	if !s.o.Logprobs || len(s.before) > 0 { // else the row is known
+		if err := s.row.read(logits, s.firstScale()); err != nil {
+			return 0, err
+		}
+	}
+	t := s.draw()
+	if g == nil || g.Allows(t) {
+		return t, nil
+	}
+	s.masked = append(s.masked[:0], logits...)
+	g.Mask(s.masked)
+	if err := s.row.read(s.masked, s.firstScale()); err != nil {
+		return 0, err
+	}
+	return s.draw(), nil
+}
+
+// firstScale is at what scale the whole row will be weighed first; 0 if not at all.
+func (s *Sampler) firstScale() float32 {
+	switch {
+	case s.o.Temperature <= 0 || s.o.TopK > 0:
+		return 0
+	case s.o.TopP > 0 && s.o.TopP < 1:
+		return scaleOf(1)
+	case s.o.MinP > 0:
+		return 0
+	}
+	return scaleOf(s.o.Temperature)
+}
+
+// draw chooses from the row that was read.
+func (s *Sampler) draw() int32 {
+	if s.o.Temperature <= 0 {
+		return s.row.likeliest()
+	}
+	return s.row.draw(s.row.filter(s.o), scaleOf(s.o.Temperature), s.random.Uint64())
+}
+
+// count notes a generated token.
+func (s *Sampler) count(t int32) {
+	if !s.o.penalised() {
+		return
+	}
+	i, found := slices.BinarySearchFunc(s.seen, t, func(e seen, t int32) int { return cmp.Compare(e.token, t) })
+	if !found {
+		s.seen = slices.Insert(s.seen, i, seen{token: t})
+	}
+	s.seen[i].count++
+}
+
+// change adds the bias and takes the penalties, in place: it is a matter of a few of the
+// vocabulary's logits.
+func (s *Sampler) change(logits []float32) {
+	s.before = s.before[:0]
+	for _, f := range s.fixed {
+		s.before = append(s.before, logits[f.token])
+		logits[f.token] += f.bias
+	}
+	repeat := float32(s.o.RepeatPenalty)
+	if repeat == 0 {
+		repeat = 1
+	}
+	for _, e := range s.seen {
+		l := logits[e.token]
+		s.before = append(s.before, l)
+		// Each step is rounded on its own: fused operations would make it depend on the CPU.
+		if l > 0 {
+			l /= repeat
+		} else {
+			l = float32(l * repeat)
+		}
+		often := float32(float32(e.count) * float32(s.o.FrequencyPenalty))
+		logits[e.token] = l - (often + float32(s.o.PresencePenalty))
+	}
+}
+
+// restore takes back what change did, the last first: a token may have been changed more
+// than once.
+func (s *Sampler) restore(logits []float32) {
+	for i, e := range slices.Backward(s.seen) {
+		logits[e.token] = s.before[len(s.fixed)+i]
+	}
+	for i, f := range slices.Backward(s.fixed) {
+		logits[f.token] = s.before[i]
+	}
+}
