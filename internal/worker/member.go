@@ -140,20 +140,21 @@ func (m *member) load(ctx context.Context) error {
 	return nil
 }
 
-// end gives back what a worker has held whose engine has ended.
+// end gives back what a worker has held whose engine has ended. Only when all is given
+// back may the model be loaded again.
 func (m *member) end(ctx context.Context, w *Worker, err error) {
 	w.withdraw(context.WithoutCancel(ctx))
-	m.mu.Lock()
-	m.last, m.worker = w.Stats(), nil
-	m.mu.Unlock()
+	last := w.Stats()
 	m.team.common.clear(m.Name)
 	if err != nil {
 		m.fail(err)
-	} else {
-		m.mu.Lock()
-		m.faults = 0
-		m.mu.Unlock()
 	}
+	m.mu.Lock()
+	m.last, m.worker = last, nil
+	if err == nil {
+		m.faults = 0
+	}
+	m.mu.Unlock()
 	m.team.poke()
 }
 
