@@ -2,6 +2,7 @@ package grammar
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -128,8 +129,7 @@ func (c *converter) list(s *shape, items []string, more string, least, most int)
 		}
 	}
 	// From the last item backwards. What can be missing encloses what comes after it.
-	for i := len(items) - 1; i >= 0; i-- {
-		one := items[i]
+	for i, one := range slices.Backward(items) {
 		if i > 0 {
 			one = `"," space ` + one
 		}

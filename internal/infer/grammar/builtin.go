@@ -3,7 +3,8 @@ package grammar
 // builtins are the rules that schemas share. Their shape, and the blanks between
 // tokens, are those of llama.cpp's own converter, so that the same model gives the
 // same answer as under llama-server. What differs bounds them further: characters
-// are valid Unicode in UTF-8, and exponents are such that a float64 has the value.
+// are valid Unicode in UTF-8, exponents are such that a float64 has the value, and
+// empty brackets have blanks once between them, not twice.
 // Source: llama.cpp v0.5.0, common/json-schema-to-grammar.cpp.
 func builtins() []rule {
 	return []rule{

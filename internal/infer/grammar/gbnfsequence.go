@@ -162,10 +162,7 @@ func (p *source) char() uint32 {
 
 // hex reads hexadecimal digits.
 func (p *source) hex(at, digits int) uint32 {
-	end := p.pos + digits
-	if end > len(p.text) {
-		end = len(p.text)
-	}
+	end := min(p.pos+digits, len(p.text))
 	n, err := strconv.ParseUint(p.text[p.pos:end], 16, 32)
 	if err != nil || end-p.pos != digits {
 		p.fail(at, "%d hexadecimal digits were expected", digits)

@@ -42,9 +42,7 @@ func (s *shape) read(place int, p part) error {
 			return err
 		}
 	}
-	if err := s.readMembers(n); err != nil {
-		return err
-	}
+	s.readMembers(n)
 	return s.readItems(n)
 }
 

@@ -26,12 +26,11 @@ func (s *shape) readRequired(k keyword) error {
 }
 
 // readMembers notes what n says of members.
-func (s *shape) readMembers(n *node) error {
+func (s *shape) readMembers(n *node) {
 	p := objectPart{n.get("properties"), n.get("additionalProperties")}
 	if p.properties != nil || p.additional != nil {
 		s.objects = append(s.objects, p)
 	}
-	return nil
 }
 
 // member is a member of an object.

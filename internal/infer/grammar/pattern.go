@@ -19,8 +19,7 @@ func parsePattern(pattern string) (*syntax.Regexp, error) {
 	}
 	re, err := syntax.Parse(translated, syntax.Perl)
 	if err != nil {
-		var fault *syntax.Error
-		if errors.As(err, &fault) {
+		if fault, ok := errors.AsType[*syntax.Error](err); ok {
 			return nil, fmt.Errorf("%s: %q", fault.Code, fault.Expr)
 		}
 		return nil, fmt.Errorf("read it: %w", err)

@@ -193,8 +193,7 @@ func (c *converter) body(s *shape) (string, error) {
 // its rules have texts at all.
 func (c *converter) check(text string) error {
 	p, err := readSource(text)
-	var fault *SyntaxError
-	if errors.As(err, &fault) {
+	if fault, ok := errors.AsType[*SyntaxError](err); ok {
 		at := c.root
 		if i := fault.Line - 1; i < len(c.rules) && c.where[c.rules[i].name] != nil {
 			at = c.where[c.rules[i].name]

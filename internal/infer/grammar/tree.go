@@ -3,8 +3,10 @@ package grammar
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -51,8 +53,8 @@ func (n *node) path() string {
 	}
 	var b strings.Builder
 	b.WriteByte('#')
-	for i := len(keys) - 1; i >= 0; i-- {
-		b.WriteString("/" + keys[i])
+	for _, key := range slices.Backward(keys) {
+		b.WriteString("/" + key)
 	}
 	return b.String()
 }
@@ -143,7 +145,7 @@ func readJSON(text []byte) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := r.dec.Token(); err != io.EOF { //nolint:errorlint // documented to be io.EOF itself
+	if _, err := r.dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, &SchemaError{Path: "#", Problem: "there is more text after the schema"}
 	}
 	return root, nil
@@ -222,7 +224,7 @@ func (r *reader) end(n *node) error {
 }
 
 func notJSON(n *node, err error) error {
-	if err == io.EOF { //nolint:errorlint // documented to be io.EOF itself
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return &SchemaError{Path: n.path(), Problem: fmt.Sprintf("not JSON: %v", err)}

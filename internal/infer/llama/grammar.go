@@ -210,8 +210,8 @@ func (c *candidates) ask(s llama.Sampler) {
 	llama.SamplerApply(s, &c.array)
 }
 
-// Mask sets the logits of all tokens that may not come next to -Inf, and returns
-// how many may. That there are none is possible: some grammars ask for what no
+// Mask sets the logits, one for each token of the vocabulary, of all tokens that
+// may not come next to -Inf, and returns how many may. That there are none is possible: some grammars ask for what no
 // token can write.
 func (g *Grammar) Mask(logits []float32) int {
 	c, _ := g.of.candidates.Get().(*candidates)

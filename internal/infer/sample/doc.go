@@ -18,9 +18,9 @@
 // the block's likeliest, in units of 2^-27; a block's weight is the sum of its values
 // times the probability of its likeliest relative to the likeliest of all, in units of
 // 2^-40. The draw finds a block by weight and a token in it by value. Both are computed
-// in single precision without fused operations. So the distribution is softmax's, but for
-// about a millionth, and what has less than 2^-27 of the probability of the likeliest in
-// its block is never drawn.
+// in single precision by steps that every CPU rounds alike. So the distribution is
+// softmax's, but for about a millionth, and what has less than 2^-27 of the probability of
+// the likeliest in its block is never drawn.
 //
 // # How it is fast
 //
@@ -28,6 +28,6 @@
 // the block's sum, while the block is in the nearest cache; it is bound by memory rather
 // than by arithmetic. From there on only a few blocks are looked at: the k likeliest
 // tokens are in those blocks whose largest logit is no less than the k-th largest of
-// these. The passes are C (kernel.h), compiled for AVX2 and for what every CPU of the
-// architecture has (SSE2, NEON); the CPU is asked at run time.
+// these. The passes are C (kernel.h), compiled for AVX2 with FMA and for what every CPU of
+// the architecture has (SSE2, NEON); the CPU is asked at run time.
 package sample

@@ -2,6 +2,7 @@ package sample
 
 /*
 #cgo CFLAGS: -O3 -std=c11
+#cgo LDFLAGS: -lm
 #include "kernel.h"
 
 #cgo noescape sample_scan
@@ -33,13 +34,13 @@ import (
 // blockSize is how many logits share a top and a sum.
 const blockSize = C.SAMPLE_BLOCK
 
-// level is with what instructions the kernels compute: 1 is AVX2, 0 what every CPU of the
-// architecture has. The results are the same.
+// level is with what instructions the kernels compute: 1 is AVX2 and FMA, 0 what every CPU
+// of the architecture has. The results are the same.
 type level C.int
 
 // bestLevel is the fastest that this CPU has.
 func bestLevel() level {
-	if cpu.X86.HasAVX2 {
+	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		return 1
 	}
 	return 0

@@ -1,6 +1,6 @@
 // The loops over rows of logits, in C because Go has no vectors. A level is a set of
 // instructions (kernel.c). Every function does the same at every level, bit for bit:
-// sums are sums of integers, and no multiplication is fused with an addition.
+// sums are sums of integers, and what is rounded when is written down.
 //
 // A row of n logits is cut into blocks of SAMPLE_BLOCK. The top of a block is its
 // largest logit. A scale is log2(e) over the temperature, at most 1e30. least and last

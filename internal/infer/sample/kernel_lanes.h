@@ -1,7 +1,8 @@
 // The kernels, written for vectors of WIDTH floats. kernel.c includes this once for
 // each level and says before what NAME, TARGET, WIDTH, MAX (of two vectors; the second
-// where the first is not a number) and ANY (is a lane of a comparison set?) are. What
-// the functions do stands in kernel.h.
+// where the first is not a number), FMA (the first times the second plus the third,
+// rounded once) and ANY (is a lane of a comparison set?) are. What the functions do stands
+// in kernel.h.
 
 #define INLINE TARGET static inline __attribute__((always_inline))
 #define VF NAME(floats)
@@ -22,12 +23,12 @@ INLINE VF NAME(power)(VF y, float offset, VU *exponent) {
 	const float magic = 12582912.0f + offset; // 1.5 · 2^23: what is added to it is rounded to an integer
 	VF t = y + magic;
 	VF f = y - (t - magic); // -0.5 to 0.5
-	VF p = f * 0x1.470b4ap+11f + 0x1.5f7276p+14f;
-	p = p * f + 0x1.3b270ep+17f;
-	p = p * f + 0x1.c6ae72p+19f;
-	p = p * f + 0x1.ebfbe2p+21f;
-	p = p * f + 0x1.62e432p+23f;
-	p = p * f + 0x1p+24f;
+	VF p = FMA(f, ALL(0x1.470b4ap+11f), ALL(0x1.5f7276p+14f));
+	p = FMA(p, f, ALL(0x1.3b270ep+17f));
+	p = FMA(p, f, ALL(0x1.c6ae72p+19f));
+	p = FMA(p, f, ALL(0x1.ebfbe2p+21f));
+	p = FMA(p, f, ALL(0x1.62e432p+23f));
+	p = FMA(p, f, ALL(0x1p+24f));
 	*exponent = (VU)t;
 	return p;
 }
@@ -273,6 +274,7 @@ TARGET static int64_t NAME(zoom)(const float *x, int64_t n, float max, float sca
 #undef WIDTH
 #undef MAX
 #undef ANY
+#undef FMA
 #undef INLINE
 #undef VF
 #undef VI

@@ -171,16 +171,28 @@ func drawNaive(l []float32, kept []int32, scale float32, random uint64) int32 {
 	return -1
 }
 
-// powerOf is 2^y as a fraction from 2^-0.5 to 2^0.5 and an exponent, in single precision
-// with every operation rounded on its own.
+// powerOf is 2^y as a fraction from 2^-0.5 to 2^0.5 and an exponent, in single precision.
 func powerOf(y float32) (float32, int) {
 	n := float32(math.RoundToEven(float64(y)))
 	f := y - n
 	p := float32(0x1.470b4ap-13)
 	for _, c := range []float32{0x1.5f7276p-10, 0x1.3b270ep-7, 0x1.c6ae72p-5, 0x1.ebfbe2p-3, 0x1.62e432p-1, 1} {
-		p = float32(p*f) + c
+		p = fused(p, f, c)
 	}
 	return p, int(n)
+}
+
+// fused is a·b + c, rounded once. The sum is first rounded to double precision, to the
+// odd one of the two numbers beside it, so that rounding it again does no harm.
+func fused(a, b, c float32) float32 {
+	product, add := float64(a)*float64(b), float64(c) // exact
+	sum := product + add
+	part := sum - product
+	missing := (product - (sum - part)) + (add - part)
+	if missing != 0 && math.Float64bits(sum)%2 == 0 {
+		sum = math.Nextafter(sum, math.Copysign(math.MaxFloat64, missing))
+	}
+	return float32(sum)
 }
 
 // below is (a - b) · scale, and low if it is less or not a number.

@@ -67,8 +67,8 @@ func (r *row) likeliest() int32 {
 	return int32(from + slices.Index(r.logits[from:], r.max))
 }
 
-// weigh makes the blocks' weights for what is kept, and returns their total: what is
-// e^0 of the largest logit weighs 2^40.
+// weigh makes the blocks' weights for what is kept, and returns their total. The likeliest
+// token alone weighs 2^40.
 func (r *row) weigh(kept prefix, scale float32) uint64 {
 	if r.scale == scale && r.kept == kept {
 		return r.total
@@ -139,8 +139,7 @@ func (r *row) fill(most int, f func([]int32, []float32) int) bool {
 // small is a vocabulary that is rather listed whole than searched.
 const small = 4096
 
-// listLargest lists the n likeliest tokens, and others; all if there are fewer than n. It
-// must be canList(n).
+// listLargest lists the n likeliest tokens, and others; all if there are fewer than n.
 func (r *row) listLargest(n int) {
 	least := float32(math.Inf(-1))
 	if n < len(r.tops) {
@@ -155,8 +154,8 @@ func (r *row) listLargest(n int) {
 	r.list(least, len(r.logits))
 }
 
-// canList reports whether listLargest finds so many tokens without listing the whole
-// vocabulary.
+// canList reports whether listLargest does not list the whole of a large vocabulary for so
+// many tokens.
 func (r *row) canList(n int) bool { return n < len(r.tops) || len(r.logits) <= small }
 
 // key makes of a token a number that is the lower the likelier it is. 0 and -0 are one.

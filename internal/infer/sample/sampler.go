@@ -111,11 +111,7 @@ func (s *Sampler) top(norm float64) []Likely {
 	if n <= 0 {
 		return nil
 	}
-	if s.row.canList(n) {
-		s.row.listLargest(n)
-	} else {
-		s.row.list(float32(math.Inf(-1)), s.vocab)
-	}
+	s.row.listLargest(n)
 	keys := s.row.keys
 	n = min(n, len(keys))
 	front(keys, n)

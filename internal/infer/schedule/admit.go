@@ -146,7 +146,7 @@ func (s *Scheduler) displace() {
 			if s.fault = p.vacate(j); s.fault != nil {
 				return
 			}
-			j.cells = 0
+			j.restart()
 		}
 	}
 }
@@ -306,7 +306,8 @@ func (s *Scheduler) divide() error {
 	began := time.Now()
 	for _, j := range s.jobs {
 		if j.seat != nil {
-			j.pool, j.seat, j.cells = nil, nil, 0
+			j.pool, j.seat = nil, nil
+			j.restart()
 		}
 	}
 	if err := s.open(target); err != nil {

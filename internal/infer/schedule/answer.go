@@ -12,43 +12,26 @@ import (
 	"tempo/internal/infer/sample"
 )
 
-// begin prepares the next of a job's answers.
-func (s *Scheduler) begin(j *job) error {
-	a := answer{text: newText(j.req.Job.Stop), grammar: j.answer.grammar}
-	seed := s.seed(j) + uint64(len(j.choices))
-	if j.answer.sampler == nil {
-		a.sampler = sample.New(s.sampling(j, seed), s.model.Vocabulary())
-	} else {
-		a.sampler = j.answer.sampler.Clone(seed)
+// bind makes the grammar that a job's answers keep to, nil if there is none. It is
+// called outside of Run: a large schema takes a while.
+func (s *Scheduler) bind(job *api.Request) (*llama.Grammar, error) {
+	gbnf, err := job.Grammar, error(nil)
+	if job.Schema != nil {
+		gbnf, err = grammar.FromSchema(job.Schema)
 	}
-	if a.grammar != nil {
-		a.grammar.Close()
-		a.grammar = nil
-	}
-	gbnf, err := rules(j.req.Job.Grammar, j.req.Job.Schema)
+	var g *llama.Grammar
 	if err == nil && gbnf != "" {
-		if s.grammars == nil {
-			s.grammars = s.model.Grammars()
-		}
-		a.grammar, err = s.grammars.NewGrammar(gbnf)
+		g, err = s.grammars().NewGrammar(gbnf)
 	}
 	if err != nil {
-		return &infer.RequestError{Param: grammarParam(j.req.Job.Schema), Message: err.Error(), Advice: hint(err, "correct the grammar")}
+		return nil, &infer.RequestError{Param: grammarParam(job), Message: err.Error(), Advice: hint(err, "correct the grammar")}
 	}
-	j.answer = a
-	return nil
+	return g, nil
 }
 
-// rules are those that the answer must keep to, "" if there are none.
-func rules(gbnf string, schema []byte) (string, error) {
-	if schema != nil {
-		return grammar.FromSchema(schema)
-	}
-	return gbnf, nil
-}
-
-func grammarParam(schema []byte) string {
-	if schema != nil {
+// grammarParam is the field that bounds a job's answers.
+func grammarParam(job *api.Request) string {
+	if job.Schema != nil {
 		return "response_format"
 	}
 	return "grammar"
@@ -60,6 +43,29 @@ func hint(err error, otherwise string) string {
 		return hinted.Hint()
 	}
 	return otherwise
+}
+
+// begin prepares the next of a job's answers.
+func (s *Scheduler) begin(j *job) {
+	seed := s.seed(j) + uint64(len(j.choices))
+	a := answer{text: newText(j.req.Job.Stop)}
+	if j.answer.sampler == nil {
+		a.sampler = sample.New(s.sampling(j, seed), s.model.Vocabulary())
+	} else {
+		a.sampler = j.answer.sampler.Clone(seed)
+	}
+	if j.grammar != nil {
+		a.grammar = j.grammar.Clone()
+	}
+	j.answer.close()
+	j.answer = a
+}
+
+func (a *answer) close() {
+	if a.grammar != nil {
+		a.grammar.Close()
+		a.grammar = nil
+	}
 }
 
 func (s *Scheduler) seed(j *job) uint64 {
@@ -94,7 +100,7 @@ func (s *Scheduler) pick() error {
 			return err
 		}
 		if j.answer.sampler == nil {
-			j.answer.err = s.begin(j)
+			s.begin(j)
 		}
 		s.picking = append(s.picking, picking{j, logits})
 	}
@@ -135,16 +141,9 @@ func (b bounds) Mask(logits []float32) { b.Grammar.Mask(logits) }
 // was the last.
 func (s *Scheduler) accept(j *job, now time.Time) error {
 	a := &j.answer
-	var request *infer.RequestError
 	switch {
-	case errors.As(a.err, &request):
-		return s.leave(j, nil, a.err)
 	case errors.Is(a.err, sample.ErrNoToken):
-		return s.leave(j, nil, &infer.RequestError{
-			Param:   "logit_bias",
-			Message: "no token may come next: logit_bias and the grammar leave none",
-			Advice:  "allow more tokens",
-		})
+		return s.leave(j, nil, nothingLeft(j.req.Job))
 	case a.err != nil:
 		return fmt.Errorf("choose a token: %w", a.err)
 	}
@@ -176,6 +175,18 @@ func (s *Scheduler) accept(j *job, now time.Time) error {
 	}
 	s.ask(j)
 	return nil
+}
+
+// nothingLeft says that no token may come next.
+func nothingLeft(job *api.Request) error {
+	if job.Grammar == "" && job.Schema == nil {
+		return &infer.RequestError{Param: "logit_bias", Message: "logit_bias leaves no token that may come next", Advice: "ban fewer tokens"}
+	}
+	return &infer.RequestError{
+		Param:   grammarParam(job),
+		Message: "the grammar asks for what no token of this model can write next (logit_bias counts too)",
+		Advice:  "loosen the grammar, or ban fewer tokens",
+	}
 }
 
 func (s *Scheduler) logprobs(piece []byte, p sample.Picked) infer.TokenLogprobs {
@@ -211,5 +222,6 @@ func (s *Scheduler) finish(j *job, reason string, now time.Time) error {
 		return err
 	}
 	j.cells = left
-	return s.begin(j)
+	s.begin(j)
+	return nil
 }

@@ -112,6 +112,7 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	}
 	if l.vectors { // all tokens are outputs then, with logits for each that nobody reads
 		opts.Embeddings, opts.Batch = true, min(opts.Batch, vectorBatch)
+		opts.Exact = !s.opts.Inexact // flash attention adds up in half precision
 	}
 	if l.exact {
 		opts.Micro = exactPiece

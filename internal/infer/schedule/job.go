@@ -32,9 +32,10 @@ type job struct {
 
 	answer  answer // that it is at
 	choices []infer.Choice
-	index   int // of its output in the batch of this step, -1 if it has none
-	cached  int // tokens of the prompt that were there already
-	made    int // tokens generated in all answers
+	grammar *llama.Grammar // of which each answer has a copy; nil = none
+	index   int            // of its output in the batch of this step, -1 if it has none
+	cached  int            // tokens of the prompt that were there already
+	made    int            // tokens generated in all answers
 
 	vectors *vectors // of an embeddings job, else nil
 
@@ -101,6 +102,25 @@ func (j *job) want(pool int) int {
 		n = max(pool, j.least())
 	}
 	return n
+}
+
+// restart has all of its tokens decoded anew.
+func (j *job) restart() {
+	j.cells = 0
+	if j.vectors != nil {
+		j.vectors.sum = nil
+	}
+}
+
+// free gives back what Go's collector does not.
+func (j *job) free() {
+	if j.saved != nil {
+		j.saved.Free()
+	}
+	j.answer.close()
+	if j.grammar != nil {
+		j.grammar.Close()
+	}
 }
 
 // output is the job's result after its last token.

@@ -234,7 +234,7 @@ func (p *pool) restore(j *job, seq int) error {
 	j.saved.Free()
 	j.saved = nil
 	if errors.Is(err, llama.ErrOtherLayout) {
-		j.cells = 0
+		j.restart()
 		return nil
 	}
 	if err != nil {

@@ -100,7 +100,7 @@ func (s *Scheduler) reseat(j *job) error {
 		j.saved.Free()
 		j.saved = nil
 	}
-	j.cells = 0
+	j.restart()
 	return nil
 }
 

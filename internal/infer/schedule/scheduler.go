@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -36,6 +37,8 @@ type Scheduler struct {
 	model *llama.Model
 	opts  Options
 
+	grammars func() *llama.Grammars // made on the first call
+
 	inbox chan func()   // run by Run between two steps
 	ended chan struct{} // closed when Run returns
 	log   *zap.Logger
@@ -53,11 +56,10 @@ type Scheduler struct {
 	usual    usual     // length of an answer
 	picking  []picking // of the step
 	workers  *sample.Workers
-	pickOne  func(i int)     // of picking; made once, for a step allocates nothing
-	grammars *llama.Grammars // nil before the first job with one
-	probed   bool            // single is known
-	single   bool            // reproducible jobs must run one at a time
-	fault    error           // a context is gone: Run ends
+	pickOne  func(i int) // of picking; made once, for a step allocates nothing
+	probed   bool        // single is known
+	single   bool        // reproducible jobs must run one at a time
+	fault    error       // a context is gone: Run ends
 	steps    steps
 }
 
@@ -76,6 +78,8 @@ func New(model *llama.Model, opts Options, log *zap.Logger) (*Scheduler, error) 
 		inbox: make(chan func()),
 		ended: make(chan struct{}),
 		log:   log.Named("schedule"),
+
+		grammars: sync.OnceValue(model.Grammars),
 	}
 	s.pickOne = func(i int) { s.picking[i].pick() }
 	s.workers = sample.NewWorkers(opts.Threads)
@@ -97,6 +101,11 @@ func (s *Scheduler) Submit(ctx context.Context, req infer.Request, prompt []llam
 		leased: req.Lease.Tokens(),
 		done:   make(chan outcome, 1),
 	}
+	var err error
+	if j.grammar, err = s.bind(req.Job); err != nil {
+		cancel()
+		return nil, err
+	}
 	if n := req.Job.MaxTokens; n > 0 {
 		j.limit = min(limit, len(prompt)+n)
 	}
@@ -111,6 +120,7 @@ func (s *Scheduler) await(ctx context.Context, cancel context.CancelFunc, j *job
 		j.asks.Go(func() { s.watch(j, recall) })
 	}
 	if !s.tell(func() { s.arrive(j) }) {
+		j.free()
 		return nil, infer.ErrStopped
 	}
 	defer context.AfterFunc(ctx, func() { s.tell(s.dropCancelled) })()
@@ -325,12 +335,7 @@ func (s *Scheduler) end(j *job, out *infer.Output, err error) {
 		s.fault = j.pool.vacate(j)
 		err = errors.Join(err, s.fault)
 	}
-	if j.saved != nil {
-		j.saved.Free()
-	}
-	if j.answer.grammar != nil {
-		j.answer.grammar.Close()
-	}
+	j.free()
 	if j.timeout != nil {
 		j.timeout.Stop()
 	}
