@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +18,9 @@ const (
 	// again; each time in a row doubles it.
 	restFirst = 5 * time.Millisecond
 	restLimit = 250 * time.Millisecond
+	// failLimit takes restLimit's place for a lane that fails. If each try takes all of
+	// tryTimeout, the other lanes still have half of the time.
+	failLimit = tryTimeout
 	// lingerLeast keeps many resting lanes from making Fetch busy.
 	lingerLeast = 20 * time.Millisecond
 	// maxAckPending is a consumer's bound of jobs in work over the whole fleet; a
@@ -36,10 +38,13 @@ type lane struct {
 	filter string // of the consumer
 
 	// Guarded by t.mu:
-	rank   int           // of the batch's priority
-	served uint64        // the turn in which it last gave a job
-	rest   time.Duration // how long it rested last; 0 = it had jobs
-	until  time.Time     // when its rest is over
+	rank  int           // of the batch's priority
+	used  int64         // its account in tokens: what it gave, as far as that is known; see rota
+	cost  int64         // of a job of it in tokens, on average (≥ leastCost)
+	fresh bool          // it has given no job yet
+	since uint64        // Taker.count when it came, or when its last turn began
+	rest  time.Duration // how long it rested last; 0 = it had jobs
+	until time.Time     // when its rest is over
 
 	mu       sync.Mutex         // also held while the consumer is made
 	consumer jetstream.Consumer // nil = to be made; guarded by mu
@@ -50,9 +55,12 @@ type lane struct {
 // is done; then it returns ctx's error, up to a quarter of a second later. Jobs
 // that it has taken by then are returned without an error.
 //
-// It goes round robin over the active batches, those of a higher priority first;
-// one call in four begins with the normal ones, and one in sixteen with the low
-// ones, so that they never starve. It takes no job ahead of need.
+// Jobs of a higher priority come first; one call in four begins with the normal ones,
+// and one in sixteen with the low ones, so that they never starve. Inside a priority
+// the active batches take turns of 64 Ki tokens, or of 30 s if those are over before
+// (less where many batches wait). A batch that has run dry gives its turn away at once,
+// and one that has just come is next, after 10 s at most. All get equal shares of the
+// tokens of which [Delivery.Served] tells. Fetch takes no job ahead of need.
 func (t *Taker) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
 	for {
 		if ctx.Err() != nil {
@@ -71,55 +79,54 @@ func (t *Taker) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
 // sweep asks the lanes that do not rest, without waiting.
 func (t *Taker) sweep(ctx context.Context, n int) []*Delivery {
 	var got []*Delivery
-	for _, lanes := range t.round() {
-		for len(lanes) > 0 && len(got) < n {
-			var again []*lane // those that gave all they were asked for
-			for i, l := range lanes {
-				left := len(lanes) - i
-				share := (n - len(got) + left - 1) / left
-				if share == 0 || ctx.Err() != nil {
-					return got
-				}
-				jobs, _ := l.take(ctx, share, 0) // the lane has logged the error, and rests
-				got = append(got, jobs...)
-				if len(jobs) == share {
-					again = append(again, l)
-				}
+	for _, rank := range t.order() {
+		lanes := t.awake(rank)
+		for len(lanes) > 0 && len(got) < n && ctx.Err() == nil {
+			l, share := t.next(rank, lanes, n-len(got))
+			jobs, all, _ := l.take(ctx, share, 0) // the lane has logged the error, and rests
+			got = append(got, jobs...)
+			if !all {
+				lanes = slices.DeleteFunc(lanes, func(o *lane) bool { return o == l })
 			}
-			lanes = again
 		}
 	}
 	return got
 }
 
-// round returns the lanes that do not rest: by priority in the order of this
-// round, and inside a priority the one first that has waited longest.
-func (t *Taker) round() [][]*lane {
+// order begins a round, and returns the ranks in the order of this round.
+func (t *Taker) order() [ranks]int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.turn++
-	order := []int{0, 1, 2}
+	t.settle()
+	t.round++
 	switch {
-	case t.turn%16 == 0:
-		order = []int{2, 0, 1}
-	case t.turn%4 == 0:
-		order = []int{1, 0, 2}
+	case t.round%16 == 0:
+		return [ranks]int{2, 0, 1}
+	case t.round%4 == 0:
+		return [ranks]int{1, 0, 2}
 	}
-	byRank := make([][]*lane, len(order))
+	return [ranks]int{0, 1, 2}
+}
+
+// awake returns the lanes of a rank that do not rest.
+func (t *Taker) awake(rank int) []*lane {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var lanes []*lane
 	now := time.Now()
 	for _, l := range t.lanes {
-		if !l.until.After(now) {
-			byRank[l.rank] = append(byRank[l.rank], l)
+		if l.rank == rank && !l.until.After(now) {
+			lanes = append(lanes, l)
 		}
 	}
-	round := make([][]*lane, len(order))
-	for i, rank := range order {
-		round[i] = byRank[rank]
-		slices.SortFunc(round[i], func(a, b *lane) int {
-			return cmp.Or(cmp.Compare(a.served, b.served), cmp.Compare(a.name, b.name))
-		})
-	}
-	return round
+	return lanes
+}
+
+// next is the lane of a rank to ask, and for how many jobs.
+func (t *Taker) next(rank int, lanes []*lane, want int) (l *lane, share int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rotas[rank].next(lanes, want, time.Now())
 }
 
 // linger waits when all lanes rest: with a pull on the lane whose rest is over
@@ -143,30 +150,31 @@ func (t *Taker) linger(ctx context.Context, n int) []*Delivery {
 		return nil
 	}
 	wait := min(max(time.Until(until), lingerLeast), restLimit)
-	got, err := next.take(ctx, n, wait)
+	got, _, err := next.take(ctx, n, wait)
 	if err != nil {
 		pause(ctx, wait)
 	}
 	return got
 }
 
-// take takes up to n jobs; if there are none it waits for the first ones.
-func (l *lane) take(ctx context.Context, n int, wait time.Duration) ([]*Delivery, error) {
+// take takes up to n jobs; if there are none it waits for the first ones. all says
+// whether the lane had as many: if not, it has run dry.
+func (l *lane) take(ctx context.Context, n int, wait time.Duration) (got []*Delivery, all bool, err error) {
 	msgs, err := l.pull(ctx, n, wait)
-	l.note(len(msgs) > 0)
+	l.note(len(msgs) > 0, err)
 	if err != nil {
 		l.t.log.Debug("no jobs from a batch", zap.String("consumer", l.name), zap.Error(err))
 	}
 	// What was taken is dealt with, also when ctx is done.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tryTimeout)
 	defer cancel()
-	var got []*Delivery
 	for _, m := range msgs {
 		if d := l.t.receive(ctx, m); d != nil {
+			l.t.charge(l, d)
 			got = append(got, d)
 		}
 	}
-	return got, err
+	return got, len(msgs) == n, err
 }
 
 func (l *lane) pull(ctx context.Context, n int, wait time.Duration) ([]jetstream.Msg, error) {
@@ -234,14 +242,21 @@ func (l *lane) close() {
 	l.mu.Unlock()
 }
 
-// note has the lane rest if it gave nothing.
-func (l *lane) note(gave bool) {
+// note has the lane rest if it gave nothing; err says that this was a failure.
+func (l *lane) note(gave bool, err error) {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
+	now := time.Now()
 	if gave {
-		l.served, l.rest, l.until = l.t.turn, 0, time.Time{}
+		l.t.count++
+		l.t.rotas[l.rank].gives(l, l.t.count, now)
+		l.rest, l.until = 0, time.Time{}
 		return
 	}
-	l.rest = min(max(2*l.rest, restFirst), restLimit)
-	l.until = time.Now().Add(l.rest)
+	limit := restLimit
+	if err != nil {
+		limit = failLimit
+	}
+	l.rest = min(max(2*l.rest, restFirst), limit)
+	l.until = now.Add(l.rest)
 }

@@ -46,7 +46,10 @@ type Taker struct {
 	lanes     map[string]*lane     // of the active batches, by consumer name; guarded by mu
 	consumers map[string]bool      // names that exist on JOBS, as far as known; guarded by mu
 	changed   chan struct{}        // closed and replaced when lanes changes; guarded by mu
-	turn      uint64               // counts rounds of Fetch; guarded by mu
+	round     uint64               // counts rounds of Fetch; guarded by mu
+	count     uint64               // counts turns and arrivals of lanes; guarded by mu
+	rotas     [ranks]rota          // by rank; guarded by mu
+	charges   map[*Delivery]charge // of open deliveries; guarded by mu
 	open      map[string]*Delivery // by subject: deliveries that need signs of life; guarded by mu
 }
 
@@ -61,7 +64,7 @@ func (c *Client) NewTaker(o TakerOptions, log *zap.Logger) *Taker {
 	return &Taker{
 		c: c, opts: o, log: log.Named("taker").With(zap.String("worker", o.Worker)),
 		batches: map[string]api.Batch{}, lanes: map[string]*lane{}, consumers: map[string]bool{},
-		changed: make(chan struct{}), open: map[string]*Delivery{},
+		changed: make(chan struct{}), charges: map[*Delivery]charge{}, open: map[string]*Delivery{},
 	}
 }
 
@@ -228,11 +231,13 @@ func (t *Taker) arrange() {
 				continue
 			}
 			name := consumerName(model, b.ID)
-			l := t.lanes[name]
+			l, r := t.lanes[name], rank(b.Tempo.Priority)
 			if l == nil {
-				l = &lane{t: t, name: name, filter: jobsOf(model, b.ID)}
+				t.count++
+				l = &lane{t: t, name: name, filter: jobsOf(model, b.ID), rank: r, cost: firstCost, fresh: true, since: t.count}
+			} else if l.rank != r { // what it had used counts among others
+				l.rank, l.used = r, t.rotas[r].clock
 			}
-			l.rank = rank(b.Tempo.Priority)
 			lanes[name] = l
 		}
 	}
@@ -240,6 +245,9 @@ func (t *Taker) arrange() {
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
+
+// ranks is how many there are.
+const ranks = 3
 
 // rank orders priorities, the most urgent first.
 func rank(p api.Priority) int {

@@ -24,7 +24,7 @@ func TestLocal(t *testing.T) {
 	bad := []struct{ line, says string }{
 		{`{"custom_id": "cut`, "prompts.jsonl:3:"},
 		{line("job-0", "doubled", 5), "custom_id"},
-		{`{"custom_id":"x1","method":"POST","url":"/v1/embeddings","body":{"messages":[{"role":"user","content":"a"}]}}`, "url"},
+		{`{"custom_id":"x1","method":"POST","url":"/v1/audio/speech","body":{"messages":[{"role":"user","content":"a"}]}}`, "url"},
 		{`{"custom_id":"x2","method":"POST","url":"/v1/chat/completions","body":{"messages":[{"role":"user","content":"a"}],"max_toknes":5}}`, "body.max_tokens"},
 		{`{"custom_id":"x3","method":"POST","url":"/v1/chat/completions","body":{"messages":"hello"}}`, "body.messages"},
 		{`{"custom_id":"x4","method":"POST","url":"/v1/chat/completions","body":{"messages":[{"role":"user","content":"a"}],"stream":true}}`, "body.stream"},

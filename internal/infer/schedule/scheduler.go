@@ -54,6 +54,9 @@ type Scheduler struct {
 	recent   []need    // of the last jobs to arrive, a ring
 	arrived  int       // jobs
 	usual    usual     // length of an answer
+	alike    bool      // the jobs have much in common
+	together bool      // alike, when the pools were divided last
+	judged   int       // arrived, when alike was found out last
 	picking  []picking // of the step
 	workers  *sample.Workers
 	pickOne  func(i int) // of picking; made once, for a step allocates nothing

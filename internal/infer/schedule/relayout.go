@@ -1,0 +1,190 @@
+package schedule
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// note remembers what a job that has arrived may come to.
+func (s *Scheduler) note(j *job) {
+	if len(s.recent) < remembered {
+		s.recent = append(s.recent, need{})
+	}
+	s.recent[s.arrived%remembered] = s.expects(j)
+	s.arrived++
+}
+
+// remembered is how many jobs are looked back on.
+const remembered = 256
+
+// usual is how long answers usually are: nearly all of the last ones were shorter.
+type usual struct {
+	made []int // tokens of the last answers, a ring
+	next int
+	now  int // 0 = none has ended yet
+}
+
+// unknown is what an answer is expected to come to before any has ended.
+const unknown = 512
+
+func (u *usual) tokens() int {
+	if u.now == 0 {
+		return unknown
+	}
+	return u.now
+}
+
+// add takes an answer into account.
+func (u *usual) add(made int) {
+	if len(u.made) < remembered {
+		u.made = append(u.made, 0)
+	}
+	u.made[u.next%remembered] = made
+	u.next++
+	if u.next%16 != 1 && len(u.made) > 16 {
+		return // it changes slowly
+	}
+	sorted := slices.Sorted(slices.Values(u.made))
+	u.now = max(1, sorted[len(sorted)*95/100]*5/4)
+}
+
+// need is what one job may come to.
+type need struct {
+	tokens  int
+	exact   bool
+	vectors bool
+}
+
+// expects is what a job needs of a layout: all that it may come to, or what answers
+// usually come to, if that is less.
+func (s *Scheduler) expects(j *job) need {
+	if j.vectors != nil {
+		return need{tokens: j.longest, vectors: true}
+	}
+	return need{tokens: min(max(len(j.tokens)+s.usual.tokens(), j.leased), j.longest), exact: j.exact()}
+}
+
+// reconsider sees whether the waiting jobs would be better served by another layout.
+// Nobody joins until it is taken; see due.
+func (s *Scheduler) reconsider() {
+	waiting, misfit := false, false
+	var first *job
+	for _, j := range s.jobs {
+		if j.seat == nil && j.granted() {
+			waiting = true
+			if s.misfit(j) && !misfit {
+				misfit, first = true, j
+			}
+		}
+	}
+	if !waiting {
+		return
+	}
+	s.lookAlike()
+	needs := append(s.needs(), s.recent...)
+	if first != nil {
+		needs = append([]need{s.expects(first)}, needs...)
+	}
+	target := s.choose(needs)
+	better := seats(target, s.opts.Sequences) >= s.seats()*3/2 || s.exact() && !target[0].exact || s.alike != s.together
+	if !misfit && !better { // other seats are worth the pause only if there are many more
+		return
+	}
+	if !slices.Equal(target, s.layouts()) {
+		s.target, s.patience = target, drainSteps
+	}
+}
+
+// idle reports whether no job has a seat.
+func (s *Scheduler) idle() bool {
+	return !slices.ContainsFunc(s.jobs, func(j *job) bool { return j.seat != nil })
+}
+
+// drainSteps is how long jobs may go on before the pools are divided anew under them,
+// in steps. What they have is decoded anew then, so most should have ended; but nobody
+// is to wait for a job that writes for minutes.
+const drainSteps = 64
+
+// due reports whether the pools are to be divided anew now: when the jobs have had
+// their time, when none of them can go on, or when they have so little that decoding it
+// anew takes no longer than a few steps.
+func (s *Scheduler) due() bool {
+	if s.target == nil {
+		return false
+	}
+	cells, going := 0, false
+	for _, j := range s.jobs {
+		if j.seat != nil {
+			cells += j.cells
+			going = going || j.room() > 0
+		}
+	}
+	return s.patience <= 0 || !going || cells <= 2*s.opts.Batch
+}
+
+// choose divides the cells for jobs with these needs.
+func (s *Scheduler) choose(needs []need) []layout {
+	kind := s.opts.Layout
+	if kind == Auto && s.alike {
+		kind = Unified
+	}
+	return choose(kind, s.opts.Cells, s.opts.Sequences, needs, s.single)
+}
+
+// needs are those of all jobs that are there.
+func (s *Scheduler) needs() []need {
+	needs := make([]need, len(s.jobs))
+	for i, j := range s.jobs {
+		needs[i] = s.expects(j)
+	}
+	return needs
+}
+
+// exact reports whether the pools are exact now.
+func (s *Scheduler) exact() bool {
+	return slices.ContainsFunc(s.pools, func(p *pool) bool { return p.exact })
+}
+
+// seats is how many jobs can run at once in a layout.
+func seats(layouts []layout, sequences int) int {
+	n := 0
+	for _, l := range layouts {
+		if l.streams > 0 {
+			n += l.streams
+		} else {
+			n += sequences
+		}
+	}
+	return min(n, sequences)
+}
+
+func (s *Scheduler) seats() int { return seats(s.layouts(), s.opts.Sequences) }
+
+func (s *Scheduler) layouts() []layout {
+	var all []layout
+	for _, p := range s.pools {
+		all = append(all, p.layout)
+	}
+	return all
+}
+
+// divide makes the pools anew as they are to be. Jobs that still run lose their seats.
+func (s *Scheduler) divide() error {
+	target := s.target
+	s.target, s.together = nil, s.alike
+	began := time.Now()
+	for _, j := range s.jobs {
+		if j.seat != nil {
+			j.pool, j.seat = nil, nil
+			j.restart()
+		}
+	}
+	if err := s.open(target); err != nil {
+		return err
+	}
+	s.log.Info("the KV cache is divided anew", zap.Any("layouts", describe(s.layouts())),
+		zap.Duration("took", time.Since(began)))
+	return nil
+}
