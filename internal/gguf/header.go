@@ -191,6 +191,13 @@ func (h *Header) fillVocabulary() error {
 }
 
 // key returns the full name of a key of the model's architecture.
+// EncoderOnly says that the model reads texts as a whole and writes none (BERT).
+// Source: GGUF attention.causal.
+func (h *Header) EncoderOnly() bool {
+	causal, ok := h.meta[h.key("attention.causal")].(bool)
+	return ok && !causal
+}
+
 func (h *Header) key(k string) string { return h.Architecture + "." + k }
 
 // uint returns the number under a full name.

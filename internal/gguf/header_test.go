@@ -111,6 +111,24 @@ func TestReadHeaderPerLayer(t *testing.T) {
 	require.Equal(t, 4, h.KeyLength, "absent: embedding / heads")
 }
 
+func TestEncoderOnly(t *testing.T) {
+	t.Parallel()
+	causal := func(v byte) func(*encoder) {
+		return func(e *encoder) {
+			e.key("qwen2.attention.causal", typeBool)
+			e.bytes([]byte{v})
+		}
+	}
+	for _, c := range []struct {
+		pairs []func(*encoder)
+		want  bool
+	}{{nil, false}, {[]func(*encoder){causal(1)}, false}, {[]func(*encoder){causal(0)}, true}} {
+		h, err := ReadHeader(save(t, good("", c.pairs...).bytes(t)))
+		require.NoError(t, err)
+		require.Equal(t, c.want, h.EncoderOnly())
+	}
+}
+
 func TestReadHeaderChatTemplate(t *testing.T) {
 	t.Parallel()
 	const key = "tokenizer.chat_template"

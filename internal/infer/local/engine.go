@@ -32,6 +32,7 @@ type Engine struct {
 	lib      *llama.Library // nil before Open
 	dry      *llama.Model   // metadata only; nil before Open and after the first load
 	estimate budget.Bytes   // what the weights will take
+	size     schedule.Size  // of the load
 	// compute is what the compute buffers may take with so many cells; nil before the load.
 	compute func(cells int) budget.Bytes
 	plain   bool // the weights stay as they are in the file
@@ -66,6 +67,10 @@ func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
 	header, err := gguf.ReadHeader(spec.Model)
 	if err != nil {
 		return infer.Facts{}, startError(err, adviceFile)
+	}
+	if header.EncoderOnly() {
+		return infer.Facts{}, startError(fmt.Errorf("%s is an encoder (%s), which cannot be run yet", spec.Model, header.Architecture),
+			"for embeddings, name a model that is made of a decoder, such as Qwen3-Embedding")
 	}
 	lib, err := llama.Load(spec.LibDir, e.log.Named("llama"))
 	if err != nil {
@@ -153,31 +158,32 @@ func (e *Engine) DryRun(_ context.Context, shape infer.Shape) (budget.Footprint,
 	if e.dry == nil {
 		return budget.Footprint{}, infer.ErrNotOpen
 	}
-	f, err := schedule.Footprint(e.dry, e.options(shape))
+	size, err := schedule.Measure(e.dry, e.options(shape))
 	if err != nil {
 		return budget.Footprint{}, e.contextError(err)
 	}
-	f.Weights = e.estimate
-	return f, nil
+	size.Weights = e.estimate
+	return size.Footprint, nil
 }
 
 func (e *Engine) options(shape infer.Shape) schedule.Options {
 	return schedule.Options{
 		Cells: shape.Cells, Sequences: shape.Sequences, Batch: e.spec.Batch, Threads: e.spec.Threads,
 		TypeK: e.spec.CacheTypeK, TypeV: e.spec.CacheTypeV, Layout: e.spec.Layout,
-		Longest: e.facts.Context, Inexact: e.inexact() != "", Compute: e.compute,
+		Longest: e.facts.Context, Inexact: e.inexact(), Compute: e.compute,
 	}
 }
 
-// inexact says why there can be no reproducible jobs, "" if there can.
-func (e *Engine) inexact() string {
+// inexact says why there can be no reproducible jobs with these settings, nil if there
+// can.
+func (e *Engine) inexact() error {
 	switch {
 	case e.spec.GPU >= 0:
-		return "a GPU's kernels give other numbers in other batches"
+		return errors.New("a GPU's kernels give other numbers in other batches")
 	case quantised(e.spec.CacheTypeV):
-		return "they take attention without flash attention, which cannot read values of type " + e.spec.CacheTypeV
+		return fmt.Errorf("they take attention without flash attention, which cannot read values of type %s", e.spec.CacheTypeV)
 	default:
-		return ""
+		return nil
 	}
 }
 
@@ -187,14 +193,15 @@ func (e *Engine) computeLine(shape infer.Shape) error {
 	e.compute = nil
 	half := shape
 	half.Cells = max(shape.Cells/2/256*256, 256)
-	whole, err := schedule.Footprint(e.dry, e.options(shape))
+	whole, err := schedule.Measure(e.dry, e.options(shape))
 	if err != nil {
 		return e.contextError(err)
 	}
-	less, err := schedule.Footprint(e.dry, e.options(half))
+	less, err := schedule.Measure(e.dry, e.options(half))
 	if err != nil {
 		return e.contextError(err)
 	}
+	e.size = whole
 	e.compute = func(cells int) budget.Bytes {
 		if cells == shape.Cells || half.Cells == shape.Cells {
 			return whole.ParallelBatch
@@ -318,10 +325,16 @@ func (e *Engine) Generate(ctx context.Context, req infer.Request) (*infer.Output
 
 // supports refuses what this device or these settings cannot give.
 func (e *Engine) supports(job *api.Request) error {
-	if why := e.inexact(); job.Reproducible && why != "" {
+	switch {
+	case job.Reproducible && job.URL != api.Embeddings && e.size.NoExact != nil:
 		return &infer.RequestError{
-			Param: "reproducible", Message: "reproducible: it is not promised here: " + why,
+			Param: "reproducible", Message: "reproducible: it is not promised here: " + e.size.NoExact.Error(),
 			Advice: "send the job to a worker on a CPU with --cache-type-v f16, or leave out reproducible",
+		}
+	case job.URL == api.Embeddings && e.size.NoVectors != nil:
+		return &infer.RequestError{
+			Param: "model", Message: "this model gives no embeddings: " + e.size.NoVectors.Error(),
+			Advice: "name a model for embeddings",
 		}
 	}
 	return nil

@@ -9,26 +9,45 @@ import (
 	"tempo/internal/infer/llama"
 )
 
-// Footprint is what contexts with these options take: the KV cache, and the compute
-// buffers in the layout that takes most. The model must have been opened for a dry run:
-// nothing is allocated.
-func Footprint(model *llama.Model, opts Options) (budget.Footprint, error) {
+// Size is what contexts with some options take: the KV cache, and the compute buffers in
+// the layout that takes most.
+type Size struct {
+	budget.Footprint
+	// NoExact and NoVectors say why the model can have no context for reproducible jobs
+	// or for embeddings; nil = it can.
+	NoExact, NoVectors error
+}
+
+// Measure finds out what contexts with these options take. The model must have been
+// opened for a dry run: nothing is allocated.
+func Measure(model *llama.Model, opts Options) (Size, error) {
 	s := &Scheduler{model: model, opts: opts}
-	longest := min(opts.Cells, max(opts.Longest, streamUnit)) / streamUnit * streamUnit
-	kinds := [][]layout{s.choose(nil), s.choose([]need{{vectors: true}})}
+	usual := [][]layout{s.choose(nil)}
 	if opts.Layout != Streams {
-		kinds = append(kinds, []layout{{cells: opts.Cells}})
+		usual = append(usual, []layout{{cells: opts.Cells}})
 	}
-	if !opts.Inexact { // attention takes most where all cells are one sequence's
-		kinds = append(kinds, []layout{{cells: longest, streams: 1, exact: true}})
-	}
-	for _, l := range kinds {
-		if err := s.open(l); err != nil {
-			return budget.Footprint{}, errors.Join(err, s.closePools())
+	for _, l := range usual {
+		if err := s.measure(l); err != nil {
+			return Size{}, err
 		}
+	}
+	size := Size{NoVectors: s.measure(s.choose([]need{{vectors: true}}))}
+	if opts.Inexact == nil { // attention takes most where all cells are one sequence's
+		longest := min(opts.Cells, max(opts.Longest, streamUnit)) / streamUnit * streamUnit
+		size.NoExact = s.measure([]layout{{cells: longest, streams: 1, exact: true}})
+	} else {
+		size.NoExact = opts.Inexact
+	}
+	size.Footprint = s.Footprint()
+	return size, nil
+}
+
+func (s *Scheduler) measure(l []layout) error {
+	err := s.open(l)
+	if err == nil {
 		s.see()
 	}
-	return s.Footprint(), s.closePools()
+	return errors.Join(err, s.closePools())
 }
 
 // see takes into account what the pools have allocated.
@@ -112,7 +131,7 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	}
 	if l.vectors { // all tokens are outputs then, with logits for each that nobody reads
 		opts.Embeddings, opts.Batch = true, min(opts.Batch, vectorBatch)
-		opts.Exact = !s.opts.Inexact // flash attention adds up in half precision
+		opts.Exact = s.opts.Inexact == nil // flash attention adds up in half precision
 	}
 	if l.exact {
 		opts.Micro = exactPiece

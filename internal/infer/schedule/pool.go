@@ -19,6 +19,7 @@ type pool struct {
 	order []*seat     // see oldest
 	// prefilled says that the last batch of a pool for reproducible jobs was of a prompt.
 	prefilled bool
+	uncut     bool // its sequences cannot be cut: nothing is shared
 }
 
 // seat is a sequence of a pool. When its job has left, what it has of the prompt stays,
@@ -74,6 +75,9 @@ func (p *pool) room(j *job) bool {
 // source finds the seat that has most of what a job begins with, and how many tokens
 // that is. wait says that it will have more, as its job is decoding them.
 func (p *pool) source(j *job) (from *seat, common int, wait bool) {
+	if p.uncut {
+		return nil, 0, false
+	}
 	tokens := j.tokens[:len(j.tokens)-1] // the last one must be decoded, for its logits
 	coming := 0
 	for seq, n := range p.tree.Matches(tokens) {
@@ -165,6 +169,7 @@ func (p *pool) trim(s *seat, n int) (int, error) {
 	if err != nil || ok {
 		return n, err
 	}
+	p.uncut = true
 	return 0, p.ctx.Forget(s.seq)
 }
 

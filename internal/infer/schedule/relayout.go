@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"tempo/internal/infer"
 )
 
 // note remembers what a job that has arrived may come to.
@@ -92,8 +94,11 @@ func (s *Scheduler) reconsider() {
 	if !misfit && !better { // other seats are worth the pause only if there are many more
 		return
 	}
-	if !slices.Equal(target, s.layouts()) {
+	switch {
+	case !slices.Equal(target, s.layouts()):
 		s.target, s.patience = target, drainSteps
+	case misfit: // it would wait for ever
+		s.end(first, nil, &infer.PoolError{Need: s.expects(first).tokens, Have: target[0].longest()})
 	}
 }
 

@@ -25,8 +25,8 @@ type Options struct {
 	Threads      int
 	TypeK, TypeV string // what keys and values are kept in, "" = f16
 	Layout       string // Auto, Streams or Unified; "" = Auto
-	Longest      int    // tokens of the longest job; for Footprint
-	Inexact      bool   // there are no reproducible jobs; for Footprint
+	Longest      int    // tokens of the longest job; for Measure
+	Inexact      error  // why there are no reproducible jobs, nil = there are
 	// Compute tells the most that compute buffers may take with so many cells; nil =
 	// what streams and one pool turn out to take.
 	Compute func(cells int) budget.Bytes
