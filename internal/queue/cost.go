@@ -17,8 +17,12 @@ type charge struct {
 
 // Served tells what the job has cost: the tokens (≥ 0) of its prompt and of all its
 // answers. The batches of a priority get equal shares of these. It is called before
-// Complete; a job of which it is not told counts as much as others of its batch do.
+// Complete; a job of which it is not told counts as much as others of its batch do. It
+// does nothing if no taker gave the delivery.
 func (d *Delivery) Served(tokens int) {
+	if d.t == nil {
+		return
+	}
 	d.t.mu.Lock()
 	defer d.t.mu.Unlock()
 	c, ok := d.t.charges[d]

@@ -255,6 +255,7 @@ func TestServed(t *testing.T) {
 	last := take(t, taker, 1)[0]
 	requireAccount(4*firstCost+leastCost+cost, cost, 1)
 	complete(t, last)
+	(&Delivery{}).Served(1) // nobody's
 }
 
 // TestBatchThatChangesItsPriority: what it had used among others does not count.

@@ -12,8 +12,11 @@ func TestSavedSequenceMovesBetweenLayouts(t *testing.T) {
 	t.Parallel()
 	m := openModel(t, false)
 	layouts := []ContextOptions{
-		{Cells: 512, Sequences: 1}, {Cells: 1024, Sequences: 5},
-		{Cells: 512, Sequences: 1, Streams: true}, {Cells: 4 * 256, Sequences: 4, Streams: true}, {Cells: 7 * 512, Sequences: 7, Streams: true},
+		{Cells: 512, Sequences: 1},
+		{Cells: 1024, Sequences: 5},
+		{Cells: 512, Sequences: 1, Streams: true},
+		{Cells: 4 * 256, Sequences: 4, Streams: true},
+		{Cells: 7 * 512, Sequences: 7, Streams: true},
 	}
 	for i := range layouts {
 		layouts[i].Batch, layouts[i].Threads, layouts[i].TypeK, layouts[i].TypeV = 64, 1, "f32", "f32"

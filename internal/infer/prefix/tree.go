@@ -4,6 +4,7 @@ package prefix
 import (
 	"iter"
 	"math/bits"
+	"slices"
 )
 
 // Token is an index into the vocabulary.
@@ -88,13 +89,13 @@ func (t *Tree) Matches(tokens []Token) iter.Seq2[int, int] {
 	}
 	return func(yield func(seq, common int) bool) {
 		var seen set
-		for i := len(way) - 1; i >= 0; i-- {
-			for seq := range way[i].has.minus(seen).all() {
-				if !yield(seq, way[i].common) {
+		for _, l := range slices.Backward(way) {
+			for seq := range l.has.minus(seen).all() {
+				if !yield(seq, l.common) {
 					return
 				}
 			}
-			seen = way[i].has // which has those of the levels below it
+			seen = l.has // which has those of the levels below it
 		}
 	}
 }

@@ -122,7 +122,7 @@ type picking struct {
 
 // pick draws the job's next token from the step's output.
 func (p picking) pick() {
-	a := &p.job.answer
+	a := &p.answer
 	switch {
 	case a.err != nil:
 	case a.grammar == nil:

@@ -15,7 +15,6 @@ type vectors struct {
 	texts   [][]llama.Token
 	pooling llama.Pooling
 	sum     []float64   // of the text that it is at
-	from    int         // index in the step's batch of the first of its tokens
 	done    [][]float32 // of the texts before
 }
 
