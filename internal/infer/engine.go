@@ -71,6 +71,7 @@ func CacheTypes() []string {
 type Facts struct {
 	Context    int          `json:"context"`    // longest job in tokens, prompt and output
 	Vocabulary int          `json:"vocabulary"` // tokens
+	Embedding  int          `json:"embedding"`  // numbers in the vector of a text
 	Weights    budget.Bytes `json:"weights"`    // bytes of the tensors
 	// Process is what the engine's process holds before anything is loaded, in
 	// bytes of proportional set size.
@@ -113,7 +114,7 @@ type Lease interface {
 	// Reclaim is a channel, always the same, on which the owner of the memory sends
 	// when it wants the job's tokens back for a while; nil = never. Between two
 	// steps the engine takes what the job has in the pool into host memory (as many
-	// bytes as there, 12 more for each token and 24 for each layer) and calls
+	// bytes as there, 12 more for each token, 24 for each layer and 1 KiB) and calls
 	// Resize with used = 0, which says that the pool's tokens are free. When that
 	// returns nil the job goes on where it was.
 	//

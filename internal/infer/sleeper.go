@@ -42,7 +42,7 @@ func (s *Sleeper) Open(context.Context, Spec) (Facts, error) {
 	defer s.mu.Unlock()
 	s.life, s.end = context.WithCancel(context.Background())
 	s.changed, s.asleep = make(chan struct{}), map[*Request]bool{}
-	return Facts{Context: s.context(), Vocabulary: 1}, nil
+	return Facts{Context: s.context(), Vocabulary: 1, Embedding: 1}, nil
 }
 
 func (s *Sleeper) context() int {
@@ -168,6 +168,12 @@ func (s *Sleeper) run(ctx context.Context, req Request, pool int) (*Output, erro
 			return nil, err
 		}
 	}
+	if req.Job.URL == api.Embeddings {
+		return &Output{
+			Embeddings:   slices.Repeat([][]float32{{1}}, len(req.Job.Input)),
+			PromptTokens: len(words), Started: started, Decode: time.Since(started),
+		}, nil
+	}
 	n := max(req.Job.N, 1)
 	return &Output{
 		Choices:      slices.Repeat([]Choice{{Text: strings.Join(words[:made], " "), FinishReason: reason, Tokens: made}}, n),
@@ -212,6 +218,9 @@ func words(job *api.Request, limit int) ([]string, error) {
 	prompt, param := job.Prompt, "prompt"
 	if job.URL == api.ChatCompletions {
 		param = "messages"
+	}
+	if job.URL == api.Embeddings {
+		prompt, param = strings.Join(job.Input, " "), "input"
 	}
 	for _, m := range job.Messages {
 		prompt = strings.TrimSpace(prompt + " " + m.Content)

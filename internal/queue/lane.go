@@ -59,7 +59,7 @@ type lane struct {
 // and one in sixteen with the low ones, so that they never starve. Inside a priority
 // the active batches take turns of 64 Ki tokens, or of 30 s if those are over before
 // (less where many batches wait). A batch that has run dry gives its turn away at once,
-// and one that has just come is next, after 10 s at most. All get equal shares of the
+// and one that has just come is next, after 10 s or 64 jobs at most. All get equal shares of the
 // tokens of which [Delivery.Served] tells. Fetch takes no job ahead of need.
 func (t *Taker) Fetch(ctx context.Context, n int) ([]*Delivery, error) {
 	for {
@@ -161,7 +161,7 @@ func (t *Taker) linger(ctx context.Context, n int) []*Delivery {
 // whether the lane had as many: if not, it has run dry.
 func (l *lane) take(ctx context.Context, n int, wait time.Duration) (got []*Delivery, all bool, err error) {
 	msgs, err := l.pull(ctx, n, wait)
-	l.note(len(msgs) > 0, err)
+	l.note(len(msgs), err)
 	if err != nil {
 		l.t.log.Debug("no jobs from a batch", zap.String("consumer", l.name), zap.Error(err))
 	}
@@ -242,14 +242,15 @@ func (l *lane) close() {
 	l.mu.Unlock()
 }
 
-// note has the lane rest if it gave nothing; err says that this was a failure.
-func (l *lane) note(gave bool, err error) {
+// note notes how many jobs the lane gave. If it gave none it rests; err says that this
+// was a failure.
+func (l *lane) note(jobs int, err error) {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
 	now := time.Now()
-	if gave {
+	if jobs > 0 {
 		l.t.count++
-		l.t.rotas[l.rank].gives(l, l.t.count, now)
+		l.t.rotas[l.rank].gives(l, jobs, l.t.count, now)
 		l.rest, l.until = 0, time.Time{}
 		return
 	}

@@ -17,9 +17,11 @@ const (
 	// turnMost bounds a turn where a model is so slow that a quantum takes minutes. It
 	// is not less, since such a model needs seconds to read a prefix again.
 	turnMost = 30 * time.Second
-	// firstMost takes its place while a batch waits for its first turn: a batch of a few
-	// jobs beside one of a million starts within seconds.
+	// firstMost and firstJobs bound it too while a batch waits for its first turn: a
+	// batch of a few jobs beside one of a million starts within seconds, also if there
+	// are thousands of those in a quantum.
 	firstMost = 10 * time.Second
+	firstJobs = 64
 	// roundMost bounds the turns of all batches together: each has its part of it, so
 	// that no one of many waits for minutes.
 	roundMost = time.Minute
@@ -34,6 +36,7 @@ type rota struct {
 	of    *lane     // whose turn it is, or was last; nil = there was none yet
 	start int64     // what that lane had used when its turn began
 	began time.Time // when that was
+	jobs  int       // how many it has given since
 	fresh bool      // it was the first turn of that lane
 	ended bool      // that turn is over
 	// clock is the most that a lane had used when its turn began. Who was away comes
@@ -58,19 +61,21 @@ func (r *rota) next(lanes []*lane, want int, now time.Time) (*lane, int) {
 	return l, int(min((left+l.cost-1)/l.cost, int64(want)))
 }
 
-// over says whether the turn has used its quantum, or its part of a round's time.
+// over says whether the turn has used its quantum, or its part of a round's time, or
+// has to make way for a first turn.
 func (r *rota) over(lanes []*lane, now time.Time) bool {
-	waiting, longest := 0, turnMost
+	waiting, longest, fresh := 0, turnMost, false
 	for _, l := range lanes {
 		if l.rest == 0 { // it had jobs when it was asked last, or was never asked
 			waiting++
 		}
-		if l.fresh {
-			longest = firstMost
-		}
+		fresh = fresh || l.fresh
+	}
+	if fresh {
+		longest = firstMost
 	}
 	longest = min(longest, roundMost/time.Duration(max(waiting, 1)))
-	return r.of.used-r.start >= quantum || now.Sub(r.began) >= longest
+	return r.of.used-r.start >= quantum || now.Sub(r.began) >= longest || fresh && r.jobs >= firstJobs
 }
 
 // pick chooses who is next: the lane that came first of those that had no turn yet, so
@@ -95,14 +100,15 @@ func (r *rota) pick(lanes []*lane) *lane {
 
 // gives notes that a lane has given jobs. If it is not its turn, one begins; count is
 // higher than in all turns and arrivals before.
-func (r *rota) gives(l *lane, count uint64, now time.Time) {
+func (r *rota) gives(l *lane, jobs int, count uint64, now time.Time) {
 	if r.of == l && !r.ended {
+		r.jobs += jobs
 		return
 	}
 	if l.fresh || l.rest > 0 {
 		l.used = max(l.used, r.clock)
 	}
 	r.clock = max(r.clock, l.used)
-	r.of, r.start, r.began, r.fresh, r.ended = l, l.used, now, l.fresh, false
+	r.of, r.start, r.began, r.jobs, r.fresh, r.ended = l, l.used, now, jobs, l.fresh, false
 	l.fresh, l.since = false, count
 }

@@ -37,7 +37,7 @@ func (p *players) play(n, want int) string {
 	for n > 0 {
 		l, share := p.rota.next(p.lanes, min(want, n), p.now)
 		p.count++
-		p.rota.gives(l, p.count, p.now)
+		p.rota.gives(l, share, p.count, p.now)
 		l.used += int64(share) * l.cost
 		n -= share
 		if last != "" && l.name != last {
@@ -109,6 +109,10 @@ func TestRotaNewcomers(t *testing.T) {
 	require.Equal(t, "0×3", p.play(3, 1)) // in its own first turn
 	p.join("small", quantum/8)
 	require.Equal(t, "0×5 small×8 0×8", p.play(21, 1))
+	p = newPlayers(1, leastCost) // thousands in a quantum
+	require.Equal(t, "0×20", p.play(20, 1))
+	p.join("small", quantum/8)
+	require.Equal(t, "0×44 small×8 0×1000", p.play(1052, 1))
 
 	p = newPlayers(3, quantum/8)
 	require.Equal(t, "0×8 1×8 2×8 0×3", p.play(27, 1))

@@ -18,12 +18,27 @@ const ticketBuffers = 64 * budget.KiB
 // now; it goes back to the queue.
 var errNoBuffers = errors.New("the host memory for requests and results is full")
 
+// Of an answer, in bytes: a token's text; a log probability with its token's text and
+// bytes, as JSON in the end; and a number of a vector.
+const (
+	tokenBytes   = 16
+	logprobBytes = 128
+	numberBytes  = 16
+)
+
 // bufferBytes is the host memory that a job takes on its way: the message, the
-// parsed request, the request to the engine and its tokens; and the answer, with
-// some bytes for each of its tokens, twice.
-func bufferBytes(job api.Job, longest int) budget.Bytes {
-	const perToken = 16
-	return ticketBuffers.Add(4 * budget.Bytes(len(job.Body))).Add(2 * perToken * budget.Bytes(longest))
+// parsed request, the request to the engine and its tokens; and what it answers, with
+// at most so many tokens in each answer or so many numbers in each vector, twice.
+func bufferBytes(job api.Job, request *api.Request, longest, numbers int) budget.Bytes {
+	answer := budget.Bytes(longest).Mul(tokenBytes)
+	if request.Logprobs {
+		answer = answer.Add(budget.Bytes(longest).Mul(int64(1+request.TopLogprobs) * logprobBytes))
+	}
+	answer = answer.Mul(int64(max(request.N, 1)))
+	if request.URL == api.Embeddings {
+		answer = budget.Bytes(numbers).Mul(int64(len(request.Input)) * numberBytes)
+	}
+	return ticketBuffers.Add(4 * budget.Bytes(len(job.Body))).Add(answer.Mul(2))
 }
 
 // leaseBuffers grows a job's lease on host memory to what it takes now that it is
@@ -33,7 +48,7 @@ func (w *Worker) leaseBuffers(j *job, request *api.Request) error {
 	if n := request.MaxTokens; n > 0 {
 		longest = min(longest, n)
 	}
-	need := bufferBytes(j.delivery.Job, longest).Sub(j.buffers.Size())
+	need := bufferBytes(j.delivery.Job, request, longest, w.facts.Embedding).Sub(j.buffers.Size())
 	err := j.buffers.Grow(max(need, 0))
 	switch {
 	case errors.Is(err, budget.ErrNoRoom):
@@ -41,7 +56,7 @@ func (w *Worker) leaseBuffers(j *job, request *api.Request) error {
 	case err != nil:
 		return &budget.TooLargeError{
 			What: "the request and the result of a job in " + hostID, Need: j.buffers.Size().Add(need), Capacity: w.opts.HostMemory,
-			Hints: []string{fmt.Sprintf("send a request of less than %v", w.opts.HostMemory/5), "lower max_tokens"},
+			Hints: []string{fmt.Sprintf("send a request of less than %v", w.opts.HostMemory/5), "lower max_tokens, n or top_logprobs, or send fewer texts in one job"},
 		}
 	}
 	return nil

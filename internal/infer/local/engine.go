@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -91,6 +92,7 @@ func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
 	e.facts = infer.Facts{
 		Context:    e.dry.TrainContext(),
 		Vocabulary: e.dry.Vocabulary(),
+		Embedding:  e.dry.EmbeddingSize(),
 		Weights:    e.estimate,
 		Process:    process,
 	}
@@ -331,6 +333,13 @@ func (e *Engine) supports(job *api.Request) error {
 			Param: "reproducible", Message: "reproducible: it is not promised here: " + e.size.NoExact.Error(),
 			Advice: "send the job to a worker on a CPU with --cache-type-v f16, or leave out reproducible",
 		}
+	case unknownToken(job.Sampling.LogitBias, e.facts.Vocabulary) >= 0:
+		return &infer.RequestError{
+			Param: "logit_bias",
+			Message: fmt.Sprintf("logit_bias: token %d is not one of this model's, which are 0 to %d",
+				unknownToken(job.Sampling.LogitBias, e.facts.Vocabulary), e.facts.Vocabulary-1),
+			Advice: "take the ids from this model's tokenizer",
+		}
 	case job.URL == api.Embeddings && e.size.NoVectors != nil:
 		return &infer.RequestError{
 			Param: "model", Message: "this model gives no embeddings: " + e.size.NoVectors.Error(),
@@ -338,6 +347,17 @@ func (e *Engine) supports(job *api.Request) error {
 		}
 	}
 	return nil
+}
+
+// unknownToken is the first token of bias that a vocabulary of so many has not, -1 if it
+// has all.
+func unknownToken(bias map[int32]float64, vocabulary int) int32 {
+	for _, t := range slices.Sorted(maps.Keys(bias)) {
+		if int(t) >= vocabulary {
+			return t
+		}
+	}
+	return -1
 }
 
 func quantised(cacheType string) bool {

@@ -194,3 +194,33 @@ func TestChatTemplates(t *testing.T) {
 		require.Contains(t, err.Error(), "chat template")
 	})
 }
+
+// Embeddings and what a job may not ask, through the engine's own door.
+func TestEmbeddingsAndRefusals(t *testing.T) {
+	t.Parallel()
+	e := newHost(t)
+	f, err := e.Open(t.Context(), infertest.TinySpec(t))
+	require.NoError(t, err)
+	require.Equal(t, gguf.Tiny().Embedding, f.Embedding)
+	_, err = e.Load(t.Context(), infer.Shape{Sequences: 4, Cells: 1024})
+	require.NoError(t, err)
+	out, err := e.Generate(t.Context(), infer.Request{ID: "e", Lease: infertest.NewLease(0), Job: &api.Request{
+		URL: api.Embeddings, Input: []string{"one", "two words", "one"},
+	}})
+	require.NoError(t, err)
+	require.Len(t, out.Embeddings, 3)
+	require.Len(t, out.Embeddings[0], f.Embedding)
+	require.InDeltaSlice(t, out.Embeddings[0], out.Embeddings[2], 1e-5)
+	for param, job := range map[string]api.Request{
+		"logit_bias":      {URL: api.Completions, Prompt: "a", Sampling: api.Sampling{LogitBias: map[int32]float64{512: 1}}},
+		"input[1]":        {URL: api.Embeddings, Input: []string{"a", "nul \x00"}},
+		"grammar":         {URL: api.Completions, Prompt: "a", Grammar: "root ::= nothing"},
+		"response_format": {URL: api.Completions, Prompt: "a", Schema: []byte(`{"type":"object","minProperties":1}`)},
+	} {
+		_, err := e.Generate(t.Context(), infer.Request{ID: param, Lease: infertest.NewLease(0), Job: &job})
+		var request *infer.RequestError
+		require.ErrorAs(t, err, &request, param)
+		require.Equal(t, param, request.Param)
+		require.NotEmpty(t, request.Hint())
+	}
+}
