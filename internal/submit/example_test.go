@@ -66,7 +66,7 @@ func answer(ctx context.Context, client *queue.Client) error {
 	if err != nil {
 		return err
 	}
-	err = jobs[0].Complete(ctx, &api.Result{
+	err = jobs[0].Complete(context.WithoutCancel(ctx), &api.Result{
 		CustomID: jobs[0].Job.CustomID, Response: &api.Response{StatusCode: 200, Body: json.RawMessage(`{}`)},
 	})
 	if err != nil {

@@ -142,6 +142,7 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 		switch {
 		case err == nil:
 			w.tokens.Add(int64(out.CompletionTokens))
+			d.Served(out.PromptTokens + out.CompletionTokens)
 			return w.success(j, request, out), nil
 		case errors.As(err, &died) && died.Reshaping:
 			return nil, err

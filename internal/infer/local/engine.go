@@ -262,6 +262,7 @@ func (e *Engine) load(shape infer.Shape) (budget.Footprint, error) {
 	if e.dry != nil {
 		err := errors.Join(e.computeLine(shape), e.dry.Close())
 		e.dry = nil
+		e.lib.Trim() // what the dry runs had would be counted beside the model
 		if err != nil {
 			return budget.Footprint{}, err
 		}
