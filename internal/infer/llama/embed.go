@@ -1,6 +1,7 @@
 package llama
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/hybridgroup/yzma/pkg/llama"
@@ -30,6 +31,15 @@ func (m *Model) Pooling() Pooling {
 	default:
 		return PoolMean
 	}
+}
+
+// NoPooling says why the model makes no vector of a text, nil if it does.
+func (m *Model) NoPooling() error {
+	arch, _ := llama.ModelMetaValStr(m.handle, "general.architecture")
+	if kind, _ := llama.ModelMetaValStr(m.handle, arch+".pooling_type"); kind == fmt.Sprint(int(llama.PoolingTypeRank)) {
+		return errors.New("it ranks pairs of texts")
+	}
+	return nil
 }
 
 // EmbeddingSize is how many numbers the vector of a token has.

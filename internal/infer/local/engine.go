@@ -205,13 +205,26 @@ func (e *Engine) computeLine(shape infer.Shape) error {
 	}
 	e.size = whole
 	e.compute = func(cells int) budget.Bytes {
-		if cells == shape.Cells || half.Cells == shape.Cells {
-			return whole.ParallelBatch
+		most := budget.Bytes(0)
+		for i, w := range whole.Parts {
+			most = max(most, along(less.Parts[i], w, cells))
 		}
-		rise := whole.ParallelBatch.Sub(less.ParallelBatch)
-		return less.ParallelBatch.Add(rise.Scale(float64(cells-half.Cells) / float64(shape.Cells-half.Cells)))
+		return most
 	}
 	return nil
+}
+
+// along is what the compute buffers of one layout take with so many cells, on the line
+// through two measurements.
+func along(less, whole schedule.Part, cells int) budget.Bytes {
+	if whole.Most > 0 {
+		cells = min(cells, whole.Most)
+	}
+	if whole.Cells == less.Cells || whole.Compute == 0 || less.Compute == 0 {
+		return max(whole.Compute, less.Compute)
+	}
+	rise := float64(cells-less.Cells) / float64(whole.Cells-less.Cells)
+	return less.Compute.Add(whole.Compute.Sub(less.Compute).Scale(rise))
 }
 
 // contextError says what to do about a context that could not be made.

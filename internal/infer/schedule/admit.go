@@ -1,6 +1,8 @@
 package schedule
 
 import (
+	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -9,7 +11,9 @@ import (
 
 // admit gives seats to waiting jobs, and divides the pools anew where that is due.
 func (s *Scheduler) admit(now time.Time) error {
-	s.displace()
+	if s.displace(); s.fault != nil {
+		return s.fault
+	}
 	if s.target == nil && s.idle() {
 		s.reconsider()
 	}
@@ -61,15 +65,12 @@ func (s *Scheduler) waiting() []*job {
 			_, r.cached, _ = p.source(j)
 		}
 		if j.passed >= mostPassed || j.saved != nil {
-			r.cached = j.longest
+			r.cached = math.MaxInt
 		}
 		ranks = append(ranks, r)
 	}
 	slices.SortStableFunc(ranks, func(a, b rank) int {
-		if a.req.Priority != b.req.Priority {
-			return int(b.req.Priority - a.req.Priority)
-		}
-		return b.cached - a.cached
+		return cmp.Or(cmp.Compare(b.req.Priority, a.req.Priority), cmp.Compare(b.cached, a.cached))
 	})
 	jobs := make([]*job, len(ranks))
 	for i, r := range ranks {

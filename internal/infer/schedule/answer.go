@@ -48,12 +48,7 @@ func hint(err error, otherwise string) string {
 // begin prepares the next of a job's answers.
 func (s *Scheduler) begin(j *job) {
 	seed := s.seed(j) + uint64(len(j.choices))
-	a := answer{text: newText(j.req.Job.Stop)}
-	if j.answer.sampler == nil {
-		a.sampler = sample.New(s.sampling(j, seed), s.model.Vocabulary())
-	} else {
-		a.sampler = j.answer.sampler.Clone(seed)
-	}
+	a := answer{text: newText(j.req.Job.Stop), sampler: sample.New(s.sampling(j, seed), s.model.Vocabulary())}
 	if j.grammar != nil {
 		a.grammar = j.grammar.Clone()
 	}
@@ -145,7 +140,7 @@ func (s *Scheduler) accept(j *job, now time.Time) error {
 	case errors.Is(a.err, sample.ErrNoToken):
 		return s.leave(j, nil, nothingLeft(j.req.Job))
 	case a.err != nil:
-		return fmt.Errorf("choose a token: %w", a.err)
+		return s.leave(j, nil, fmt.Errorf("choose a token: %w", a.err))
 	}
 	if j.first.IsZero() {
 		j.first = now
@@ -155,7 +150,7 @@ func (s *Scheduler) accept(j *job, now time.Time) error {
 	ends := s.model.Ends(t)
 	if a.grammar != nil && !ends {
 		if err := a.grammar.Accept(t); err != nil {
-			return err
+			return s.leave(j, nil, err)
 		}
 	}
 	stopped := false

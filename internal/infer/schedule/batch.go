@@ -67,7 +67,7 @@ func (p *pool) oldest() []*seat {
 // add puts the next token of a job into the batch.
 func (p *pool) add(j *job) error {
 	last := j.cells == len(j.tokens)-1
-	i, err := p.ctx.Add(j.tokens[j.cells], j.cells, j.seat.seq, last)
+	i, err := p.ctx.Add(j.tokens[j.cells], j.cells, j.seat.seq, last || p.vectors)
 	if err != nil {
 		return err
 	}

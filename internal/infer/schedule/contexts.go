@@ -13,40 +13,61 @@ import (
 // the layout that takes most.
 type Size struct {
 	budget.Footprint
+	// Parts are the compute buffers of each layout that there may be, in an order that
+	// depends on the options' Layout and Inexact only.
+	Parts []Part
 	// NoExact and NoVectors say why the model can have no context for reproducible jobs
 	// or for embeddings; nil = it can.
 	NoExact, NoVectors error
 }
 
+// Part is what the compute buffers of one layout take with so many cells.
+type Part struct {
+	Cells   int
+	Most    int // cells that the layout has at most, whatever there are; 0 = all
+	Compute budget.Bytes
+}
+
 // Measure finds out what contexts with these options take. The model must have been
 // opened for a dry run: nothing is allocated.
 func Measure(model *llama.Model, opts Options) (Size, error) {
-	s := &Scheduler{model: model, opts: opts}
-	usual := [][]layout{s.choose(nil)}
+	var size Size
+	usual := [][]layout{choose(opts.Layout, opts.Cells, opts.Sequences, nil, false)}
 	if opts.Layout != Streams {
 		usual = append(usual, []layout{{cells: opts.Cells}})
 	}
 	for _, l := range usual {
-		if err := s.measure(l); err != nil {
+		if err := size.add(model, opts, l, 0); err != nil {
 			return Size{}, err
 		}
 	}
-	size := Size{NoVectors: s.measure(s.choose([]need{{vectors: true}}))}
-	if opts.Inexact == nil { // attention takes most where all cells are one sequence's
-		longest := min(opts.Cells, max(opts.Longest, streamUnit)) / streamUnit * streamUnit
-		size.NoExact = s.measure([]layout{{cells: longest, streams: 1, exact: true}})
-	} else {
-		size.NoExact = opts.Inexact
+	vectors := choose(opts.Layout, opts.Cells, opts.Sequences, []need{{vectors: true}}, false)
+	size.NoVectors = size.add(model, opts, vectors, 0)
+	if size.NoVectors == nil {
+		size.NoVectors = model.NoPooling()
 	}
-	size.Footprint = s.Footprint()
+	if size.NoExact = opts.Inexact; size.NoExact != nil {
+		return size, nil
+	}
+	// Attention takes most where all cells are one sequence's, outputs where there are many.
+	longest := min(opts.Cells, max(opts.Longest, streamUnit)) / streamUnit * streamUnit
+	exact := choose(opts.Layout, opts.Cells, opts.Sequences, []need{{exact: true}}, false)
+	size.NoExact = errors.Join(
+		size.add(model, opts, []layout{{cells: longest, streams: 1, exact: true}}, opts.Longest),
+		size.add(model, opts, exact, 0))
 	return size, nil
 }
 
-func (s *Scheduler) measure(l []layout) error {
+// add takes a layout into account that has at most so many cells.
+func (z *Size) add(model *llama.Model, opts Options, l []layout, most int) error {
+	s := &Scheduler{model: model, opts: opts, probed: true}
 	err := s.open(l)
 	if err == nil {
 		s.see()
+		z.KVCache = max(z.KVCache, s.cache)
+		z.ParallelBatch = max(z.ParallelBatch, s.compute)
 	}
+	z.Parts = append(z.Parts, Part{l[0].cells, most, s.compute})
 	return errors.Join(err, s.closePools())
 }
 
@@ -93,9 +114,23 @@ func (s *Scheduler) allocate(warm bool) error {
 	return nil
 }
 
-// open makes the pools anew; what they had is gone. Where the buffers of two contexts
-// together pass what is booked, one pool takes the place of both.
+// open makes the pools anew; what they had is gone. Where two contexts cannot be had, or
+// their buffers together pass what is booked, one pool takes the place of both.
 func (s *Scheduler) open(layouts []layout) error {
+	if err := s.make(layouts); err != nil {
+		return err
+	}
+	p := s.pools[0]
+	if !p.exact || p.streams == 1 || s.probed {
+		return nil
+	}
+	if err := s.probe(p); err != nil || !s.single {
+		return err
+	}
+	return s.make(choose(s.opts.Layout, s.opts.Cells, s.opts.Sequences, []need{{tokens: p.longest(), exact: true}}, true))
+}
+
+func (s *Scheduler) make(layouts []layout) error {
 	if err := s.closePools(); err != nil {
 		return err
 	}
@@ -103,14 +138,17 @@ func (s *Scheduler) open(layouts []layout) error {
 	sum := budget.Bytes(0)
 	for _, l := range layouts {
 		ctx, err := s.context(l)
-		if err != nil {
+		if err != nil && len(layouts) == 1 {
 			return err
+		}
+		if err != nil {
+			return s.make([]layout{{cells: s.opts.Cells}})
 		}
 		s.pools = append(s.pools, newPool(l, ctx))
 		sum = sum.Add(ctx.Compute())
 	}
 	if len(layouts) > 1 && sum > s.compute {
-		return s.open([]layout{{cells: s.opts.Cells}})
+		return s.make([]layout{{cells: s.opts.Cells}})
 	}
 	return nil
 }
@@ -132,12 +170,19 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	if l.vectors { // all tokens are outputs then, with logits for each that nobody reads
 		opts.Embeddings, opts.Batch = true, min(opts.Batch, vectorBatch)
 		opts.Exact = s.opts.Inexact == nil // flash attention adds up in half precision
+		return s.model.NewContext(opts)
 	}
+	opts.Micro = opts.Batch
 	if l.exact {
 		opts.Micro = exactPiece
+		opts.Batch = max(opts.Batch, exactPiece)
 	}
+	opts.Batch = max(opts.Batch, opts.Sequences+promptShare) // every job has its next token in each step
 	return s.model.NewContext(opts)
 }
+
+// promptShare is how many tokens of prompts have room in a batch at least.
+const promptShare = 16
 
 // describe says what the layouts are, for people.
 func describe(layouts []layout) string {

@@ -1,7 +1,6 @@
 package schedule
 
 import (
-	"errors"
 	"slices"
 
 	"go.uber.org/zap"
@@ -61,16 +60,24 @@ func (p *pool) allotPieces() {
 }
 
 // probe finds out, once, whether this model's kernels on this machine calculate a
-// sequence the same bit for bit whatever else is in the batch. Those for weights in
-// some types add up in another order where there are more rows; then reproducible jobs
-// run one at a time.
-func (s *Scheduler) probe() error {
-	if s.probed {
-		return nil
-	}
-	same, err := s.sameInCompany()
+// sequence the same bit for bit whatever other sequences are in the batch. Those for
+// weights in some types add up in another order where there are more rows; then
+// reproducible jobs run one at a time. p is empty, and is so afterwards.
+func (s *Scheduler) probe(p *pool) error {
+	alone, err := s.probeRun(p, 0)
 	if err != nil {
 		return err
+	}
+	same := true
+	for _, mates := range []int{1, 2, 4, 6, 11, p.streams - 1} {
+		if mates >= p.streams {
+			continue
+		}
+		other, err := s.probeRun(p, mates)
+		if err != nil {
+			return err
+		}
+		same = same && slices.Equal(alone, other)
 	}
 	s.probed, s.single = true, !same
 	if s.single {
@@ -81,71 +88,58 @@ func (s *Scheduler) probe() error {
 	return nil
 }
 
-// What the probe decodes: a prompt in one piece, and then so many tokens one by one.
+// What the probe decodes: a prompt in pieces, and then so many tokens one by one, past
+// the 256 cells to which llama.cpp rounds attention where a stream has as many.
 const (
-	probePrompt = 40
-	probeSteps  = 8
+	probePrompt = 250
+	probeMate   = 20 // prompt of each of the others
+	probeSteps  = 12
 )
-
-// sameInCompany decodes a sequence alone and beside others.
-func (s *Scheduler) sameInCompany() (same bool, err error) {
-	companies := []int{1, 3, 7}
-	sequences := 1 + slices.Max(companies)
-	ctx, err := s.model.NewContext(llama.ContextOptions{
-		Cells: sequences * streamUnit, Sequences: sequences, Streams: true, Exact: true,
-		Batch: exactPiece, Threads: s.opts.Threads, TypeK: s.opts.TypeK, TypeV: s.opts.TypeV,
-	})
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, ctx.Close()) }()
-	alone, err := s.probeRun(ctx, 0)
-	if err != nil {
-		return false, err
-	}
-	for _, mates := range companies {
-		other, err := s.probeRun(ctx, mates)
-		if err != nil || !slices.Equal(alone, other) {
-			return false, err
-		}
-	}
-	return true, nil
-}
 
 // probeRun decodes sequence 0 and so many mates, and returns the logits of sequence 0
 // at each step.
-func (s *Scheduler) probeRun(ctx *llama.Context, mates int) ([]float32, error) {
+func (s *Scheduler) probeRun(p *pool, mates int) ([]float32, error) {
 	token := func(seq, pos int) llama.Token { return llama.Token((7 + 31*pos + 1009*seq) % s.model.Vocabulary()) }
+	prompt := func(seq int) int {
+		if seq > 0 {
+			return probeMate
+		}
+		return min(probePrompt, p.longest()-probeSteps)
+	}
 	for seq := range 1 + mates {
-		ctx.Clear()
-		for pos := range probePrompt {
-			if _, err := ctx.Add(token(seq, pos), pos, seq, false); err != nil {
+		for pos := 0; pos < prompt(seq); {
+			p.ctx.Clear()
+			for range min(exactPiece, prompt(seq)-pos) {
+				if _, err := p.ctx.Add(token(seq, pos), pos, seq, false); err != nil {
+					return nil, err
+				}
+				pos++
+			}
+			if err := p.ctx.Decode(); err != nil {
 				return nil, err
 			}
-		}
-		if err := ctx.Decode(); err != nil {
-			return nil, err
 		}
 	}
 	var found []float32
-	for pos := probePrompt; pos < probePrompt+probeSteps; pos++ {
-		ctx.Clear()
+	for step := range probeSteps {
+		p.ctx.Clear()
 		for seq := range 1 + mates {
-			if _, err := ctx.Add(token(seq, pos), pos, seq, true); err != nil {
+			pos := prompt(seq) + step
+			if _, err := p.ctx.Add(token(seq, pos), pos, seq, true); err != nil {
 				return nil, err
 			}
 		}
-		if err := ctx.Decode(); err != nil {
+		if err := p.ctx.Decode(); err != nil {
 			return nil, err
 		}
-		logits, err := ctx.Logits(0)
+		logits, err := p.ctx.Logits(0)
 		if err != nil {
 			return nil, err
 		}
 		found = append(found, logits...)
 	}
 	for seq := range 1 + mates {
-		if err := ctx.Forget(seq); err != nil {
+		if err := p.ctx.Forget(seq); err != nil {
 			return nil, err
 		}
 	}

@@ -28,6 +28,7 @@ type job struct {
 	saved   *llama.Saved   // its KV while it is out of the pool, else nil
 	asks    sync.WaitGroup // requests for memory under way
 	passed  int            // jobs that came later and joined before it
+	evicted bool           // it has lost its seat to another layout once
 	timeout *time.Timer    // nil = it has none, or has not joined yet
 
 	answer  answer // that it is at

@@ -1,7 +1,6 @@
 package schedule
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -79,6 +78,9 @@ func (p *pool) source(j *job) (from *seat, common int, wait bool) {
 		return nil, 0, false
 	}
 	tokens := j.tokens[:len(j.tokens)-1] // the last one must be decoded, for its logits
+	if p.exact {
+		tokens = tokens[:wholePieces(min(len(tokens), j.prompt))]
+	}
 	coming := 0
 	for seq, n := range p.tree.Matches(tokens) {
 		s := p.seats[seq]
@@ -92,8 +94,11 @@ func (p *pool) source(j *job) (from *seat, common int, wait bool) {
 			break
 		}
 	}
-	if p.exact {
+	switch {
+	case p.exact:
 		common = wholePieces(common)
+	case p.alone(j): // in the pieces in which it went when nothing was cached, for the same answer
+		common -= common % p.ctx.Options().Batch
 	}
 	if common < worthSharing || from.job != nil && common < worthCopying {
 		from, common = nil, 0
@@ -120,12 +125,18 @@ func (p *pool) sit(j *job) (bool, error) {
 			return false, nil
 		}
 	}
-	to := from
-	if from == nil || from.job != nil {
-		to = p.emptiest()
-		if err := p.clear(to); err != nil {
-			return false, err
-		}
+	if err := p.clearUnshared(from); err != nil {
+		return false, err
+	}
+	to := p.emptiest()
+	takeOver := from != nil && from.job == nil && (from == to || 2*common >= from.cells) // else a long prefix goes for a short one
+	if !takeOver && common < worthCopying {
+		from, common = nil, 0
+	}
+	if takeOver {
+		to = from
+	} else if err := p.clear(to); err != nil {
+		return false, err
 	}
 	if from != nil && from != to {
 		if err := p.ctx.Share(from.seq, to.seq); err != nil {
@@ -155,7 +166,7 @@ func (p *pool) take(s *seat, j *job, common int) {
 	p.turn++
 	j.pool, j.seat = p, s
 	s.job, s.since, s.shared = j, p.turn, common
-	if j.first.IsZero() {
+	if j.started.IsZero() {
 		j.cached = min(common, j.prompt)
 	}
 	s.tokens = j.tokens[:j.prompt]
@@ -208,7 +219,7 @@ func (p *pool) vacate(j *job) error {
 	switch {
 	case p.single, p.vectors:
 		keep = 0 // every token is to be decoded again
-	case p.streams == 0:
+	case p.streams == 0 && p.running() > 1:
 		keep = min(keep, s.shared)
 	}
 	s.job, s.cells = nil, keep
@@ -224,6 +235,30 @@ func (p *pool) vacate(j *job) error {
 	return p.clear(s)
 }
 
+// clearUnshared makes one pool forget what it kept when its last job had left, unless
+// somebody has had use of it by now; from is about to be used.
+func (p *pool) clearUnshared(from *seat) error {
+	if p.streams > 0 {
+		return nil
+	}
+	for _, s := range p.seats {
+		if s.job == nil && s.cells > 0 && s.shared == 0 && s != from {
+			if err := p.clear(s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// running is how many jobs sit here.
+func (p *pool) running() int { return len(p.oldest()) }
+
+// alone reports whether nobody but j sits here.
+func (p *pool) alone(j *job) bool {
+	return !slices.ContainsFunc(p.seats, func(s *seat) bool { return s.job != nil && s.job != j })
+}
+
 // save copies what a job has in the pool to host memory.
 func (p *pool) save(j *job) (err error) {
 	if j.saved, err = p.ctx.Save(j.seat.seq); err != nil {
@@ -232,20 +267,22 @@ func (p *pool) save(j *job) (err error) {
 	return nil
 }
 
-// restore puts a saved job into the pool as seq. What cannot be moved here is decoded
+// restore puts a saved job into the pool as seq. What cannot be put there is decoded
 // anew.
 func (p *pool) restore(j *job, seq int) error {
+	if p.streams == 0 { // the job's lease counts on the cells that are only kept
+		if _, err := p.forgetCached(); err != nil {
+			return err
+		}
+	}
 	err := p.ctx.Restore(j.saved, seq)
 	j.saved.Free()
 	j.saved = nil
-	if errors.Is(err, llama.ErrOtherLayout) {
-		j.restart()
+	if err == nil {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("put a job with %d tokens back into the pool: %w", j.cells, err)
-	}
-	return nil
+	j.restart()
+	return p.ctx.Forget(seq)
 }
 
 // forgetCached clears all free seats, and reports whether any had something.

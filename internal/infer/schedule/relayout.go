@@ -9,13 +9,18 @@ import (
 	"tempo/internal/infer"
 )
 
-// note remembers what a job that has arrived may come to.
+// note remembers what a job that has ended needed.
 func (s *Scheduler) note(j *job) {
+	if j.longest == 0 {
+		return // it never was one that could run
+	}
 	if len(s.recent) < remembered {
 		s.recent = append(s.recent, need{})
 	}
-	s.recent[s.arrived%remembered] = s.expects(j)
-	s.arrived++
+	n := s.expects(j)
+	n.exact = false // that is for as long as such a job is there
+	s.recent[s.left%remembered] = n
+	s.left++
 }
 
 // remembered is how many jobs are looked back on.
@@ -65,7 +70,9 @@ func (s *Scheduler) expects(j *job) need {
 	if j.vectors != nil {
 		return need{tokens: j.longest, vectors: true}
 	}
-	return need{tokens: min(max(len(j.tokens)+s.usual.tokens(), j.leased), j.longest), exact: j.exact()}
+	most := min(j.longest, s.opts.Cells) // a running job may have been promised more, before the cells became fewer
+	n := min(max(len(j.tokens)+s.usual.tokens(), j.leased), most)
+	return need{tokens: max(n, len(j.tokens)+1), exact: j.exact()}
 }
 
 // reconsider sees whether the waiting jobs would be better served by another layout.
@@ -90,7 +97,8 @@ func (s *Scheduler) reconsider() {
 		needs = append([]need{s.expects(first)}, needs...)
 	}
 	target := s.choose(needs)
-	better := seats(target, s.opts.Sequences) >= s.seats()*3/2 || s.exact() && !target[0].exact || s.alike != s.together
+	better := seats(target, s.opts.Sequences) >= s.seats()*3/2 || s.alike != s.together || s.exact() && !target[0].exact &&
+		(s.single || s.arrived-s.lastExact >= exactLinger)
 	if !misfit && !better { // other seats are worth the pause only if there are many more
 		return
 	}
@@ -112,19 +120,28 @@ func (s *Scheduler) idle() bool {
 // is to wait for a job that writes for minutes.
 const drainSteps = 64
 
+// exactLinger is how many jobs must have come since the last reproducible one before
+// the pools are for others again.
+const exactLinger = 16
+
 // due reports whether the pools are to be divided anew now: when the jobs have had
 // their time, when none of them can go on, or when they have so little that decoding it
-// anew takes no longer than a few steps.
+// anew takes no longer than a few steps. A job that has lost its seat to this once is
+// waited for, so that two kinds of jobs never take it from each other for ever.
 func (s *Scheduler) due() bool {
 	if s.target == nil {
 		return false
 	}
 	cells, going := 0, false
 	for _, j := range s.jobs {
-		if j.seat != nil {
-			cells += j.cells
-			going = going || j.room() > 0
+		if j.seat == nil || j.room() <= 0 {
+			continue
 		}
+		if j.evicted {
+			return false
+		}
+		cells += j.cells
+		going = true
 	}
 	return s.patience <= 0 || !going || cells <= 2*s.opts.Batch
 }
@@ -182,7 +199,7 @@ func (s *Scheduler) divide() error {
 	began := time.Now()
 	for _, j := range s.jobs {
 		if j.seat != nil {
-			j.pool, j.seat = nil, nil
+			j.pool, j.seat, j.evicted = nil, nil, true
 			j.restart()
 		}
 	}

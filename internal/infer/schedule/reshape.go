@@ -54,15 +54,16 @@ func (s *Scheduler) usage() (jobs, cells int) {
 // exchange makes the contexts anew, in the layout that suits the running jobs, and puts
 // these into it.
 func (s *Scheduler) exchange() error {
-	needs := s.needs()
-	for i := range needs {
-		needs[i].exact = s.exact() // what is saved of one kind does not go into the other
-	}
 	var running []*job
+	var needs, waiting []need // what suits the running ones counts first
 	for _, j := range s.jobs {
+		n := s.expects(j)
+		n.exact = s.exact() // what is saved of one kind does not go into the other
 		if j.seat == nil {
+			waiting = append(waiting, n)
 			continue
 		}
+		needs = append(needs, n)
 		if j.cells > 0 {
 			if err := j.pool.save(j); err != nil {
 				return err
@@ -71,14 +72,14 @@ func (s *Scheduler) exchange() error {
 		running = append(running, j)
 		j.pool, j.seat = nil, nil
 	}
-	s.target = nil
+	s.target, s.together = nil, s.alike
 	if err := s.allocate(s.model.OnGPU()); err != nil { // a GPU's runtime has pools that show only in a step
 		return err
 	}
 	if len(running) == 0 {
 		return nil // whoever comes will see to it
 	}
-	if err := s.open(s.choose(needs)); err != nil {
+	if err := s.open(s.choose(append(needs, waiting...))); err != nil {
 		return err
 	}
 	for _, j := range running {

@@ -50,20 +50,22 @@ type Scheduler struct {
 	compute budget.Bytes // see Footprint
 	target  []layout     // into which the pools are to be divided anew, nil = as they are
 	// patience is how many more steps the running jobs have before that.
-	patience int
-	recent   []need    // of the last jobs to arrive, a ring
-	arrived  int       // jobs
-	usual    usual     // length of an answer
-	alike    bool      // the jobs have much in common
-	together bool      // alike, when the pools were divided last
-	judged   int       // arrived, when alike was found out last
-	picking  []picking // of the step
-	workers  *sample.Workers
-	pickOne  func(i int) // of picking; made once, for a step allocates nothing
-	probed   bool        // single is known
-	single   bool        // reproducible jobs must run one at a time
-	fault    error       // a context is gone: Run ends
-	steps    steps
+	patience  int
+	recent    []need    // of the last jobs to arrive, a ring
+	arrived   int       // jobs that have come
+	left      int       // and gone
+	lastExact int       // arrived, when the last reproducible one came
+	usual     usual     // length of an answer
+	alike     bool      // the jobs have much in common
+	together  bool      // alike, when the pools were divided last
+	judged    int       // arrived, when alike was found out last
+	picking   []picking // of the step
+	workers   *sample.Workers
+	pickOne   func(i int) // of picking; made once, for a step allocates nothing
+	probed    bool        // single is known
+	single    bool        // reproducible jobs must run one at a time
+	fault     error       // a context is gone: Run ends
+	steps     steps
 }
 
 // New makes a scheduler and allocates its contexts; Run must be called for jobs to make
@@ -201,14 +203,12 @@ func (s *Scheduler) receive(ctx context.Context) bool {
 // arrive takes a new job in.
 func (s *Scheduler) arrive(j *job) {
 	s.jobs = append(s.jobs, j)
+	s.arrived++
 	if j.exact() {
-		if s.fault = s.probe(); s.fault != nil {
-			return
-		}
+		s.lastExact = s.arrived
 	}
 	if s.fits(j) {
 		j.longest = min(j.limit, s.opts.Cells)
-		s.note(j)
 		s.ask(j)
 	}
 }
@@ -216,6 +216,9 @@ func (s *Scheduler) arrive(j *job) {
 // fits ends a job that is not in the pool and cannot get in, however empty it is.
 func (s *Scheduler) fits(j *job) bool {
 	need, have := len(j.tokens)+1, s.opts.Cells
+	if j.vectors != nil {
+		need = j.limit
+	}
 	if need > have {
 		s.end(j, nil, &infer.PoolError{Need: need, Have: have})
 	}
@@ -308,12 +311,12 @@ func (s *Scheduler) step() error {
 		if err := p.decode(); err != nil {
 			return fmt.Errorf("run a step with %d jobs: %w", len(s.jobs), err)
 		}
+		decoding += time.Since(start)
 		if p.vectors {
 			if err := s.collect(p); err != nil {
 				return err
 			}
 		}
-		decoding += time.Since(start)
 	}
 	if err := s.pick(); err != nil {
 		return err
@@ -334,6 +337,7 @@ func (s *Scheduler) leave(j *job, out *infer.Output, err error) error {
 // end ends a job and frees its seat.
 func (s *Scheduler) end(j *job, out *infer.Output, err error) {
 	s.jobs = slices.DeleteFunc(s.jobs, func(o *job) bool { return o == j })
+	s.note(j)
 	if j.seat != nil && s.fault == nil {
 		s.fault = j.pool.vacate(j)
 		err = errors.Join(err, s.fault)
@@ -364,6 +368,6 @@ func (s *Scheduler) logStep(p *pool) {
 	}
 	kv := s.cache / budget.Bytes(s.opts.Cells) * budget.Bytes(cells)
 	entry.Write(zap.Int("jobs", len(s.jobs)), zap.Int("running", running), zap.Int("streams", p.streams),
-		zap.Int("prefill_tokens", s.opts.Batch-p.ctx.Room()-decode), zap.Int("decode_tokens", decode),
+		zap.Int("prefill_tokens", p.ctx.Options().Batch-p.ctx.Room()-decode), zap.Int("decode_tokens", decode),
 		zap.Int("cells_used", cells), zap.Int64("kv_used_bytes", int64(kv)), zap.Int("sequences_free", len(p.seats)-running))
 }
