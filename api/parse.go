@@ -72,11 +72,11 @@ type parser struct {
 // accepted lists the fields that ParseRequest understands for url, the one that
 // must be there first.
 func accepted(url string) []string {
-	all := []string{"model", "user", "metadata", "reproducible", "timeout"}
+	all := []string{"model", "user", "metadata", "timeout"}
 	if url == Embeddings {
 		return append([]string{"input", "encoding_format"}, all...)
 	}
-	all = append(all,
+	all = append(all, "reproducible",
 		"max_tokens", "max_completion_tokens", "stop", "ignore_eos", "n", "best_of", "logprobs", "response_format", "grammar",
 		"temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "repeat_penalty", "logit_bias")
 	if url == Completions {
@@ -91,6 +91,8 @@ func neutral(url, name string) (values []string, known bool) {
 	switch name {
 	case "tempo":
 		return []string{"{}"}, true
+	case "reproducible":
+		return []string{"false"}, url == Embeddings
 	case "dimensions":
 		return nil, url == Embeddings
 	}

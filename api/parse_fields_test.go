@@ -106,7 +106,7 @@ func TestParseRequestEmbeddings(t *testing.T) {
 		`{"input":["a","b"]}`:                          {Input: []string{"a", "b"}},
 		`{"input":"a","encoding_format":"float"}`:      {Input: []string{"a"}},
 		`{"input":"a","encoding_format":"base64"}`:     {Input: []string{"a"}, Base64: true},
-		`{"input":"a","reproducible":true}`:            {Input: []string{"a"}, Reproducible: true},
+		`{"input":"a","reproducible":false}`:           {Input: []string{"a"}},
 		`{"input":"a","timeout":604800,"metadata":{}}`: {Input: []string{"a"}, Timeout: 7 * 24 * time.Hour},
 	} {
 		want.URL, want.N, want.Sampling = Embeddings, 1, DefaultSampling()

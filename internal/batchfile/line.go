@@ -156,11 +156,11 @@ func (l *parsed) complete(opts Options) {
 	if opts.DefaultModel != "" && !given(l.body, "model") {
 		set("model", opts.DefaultModel)
 	}
-	if opts.Reproducible && !given(l.body, "reproducible") {
-		set("reproducible", true)
-	}
 	if l.line.URL == api.Embeddings {
 		return
+	}
+	if opts.Reproducible && !given(l.body, "reproducible") {
+		set("reproducible", true)
 	}
 	if opts.MaxTokens > 0 && !given(l.body, "max_tokens") && !given(l.body, "max_completion_tokens") {
 		set("max_tokens", opts.MaxTokens)

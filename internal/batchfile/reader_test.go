@@ -64,7 +64,7 @@ func TestReadEmbeddings(t *testing.T) {
 	require.Empty(t, faults)
 	require.Equal(t, []Line{{
 		Number: 1, CustomID: "a", Model: "m", URL: api.Embeddings,
-		Body: []byte(`{"input":["The cat","The dog"],"model":"m","reproducible":true}`),
+		Body: []byte(`{"input":["The cat","The dog"],"model":"m"}`),
 	}}, lines)
 }
 

@@ -55,16 +55,6 @@ func New(o Options, vocab int) *Sampler {
 	return s
 }
 
-// Clone makes a sampler with the same options and the same tokens generated, but a seed
-// of its own: for another answer to the same prompt.
-func (s *Sampler) Clone(seed uint64) *Sampler {
-	c := &Sampler{o: s.o, vocab: s.vocab, random: rand.NewPCG(seed, stream), row: row{level: s.row.level}}
-	c.o.Seed = seed
-	c.fixed = s.fixed // never changes
-	c.seen = slices.Clone(s.seen)
-	return c
-}
-
 // Next chooses a token by its logits, one for each token of the vocabulary (-Inf: it
 // cannot come), and counts it for the penalties.
 //

@@ -181,21 +181,6 @@ func TestNoToken(t *testing.T) {
 	require.EqualError(t, err, "choose a token: 1 logits for a vocabulary of 2 tokens")
 }
 
-func TestClone(t *testing.T) {
-	t.Parallel()
-	logits := modelLogits(5, 1000)
-	o := Options{Temperature: 1, Seed: 1, FrequencyPenalty: 1, Bias: map[int32]float64{7: 3}}
-	s := New(o, 1000)
-	draws(t, s, logits, 20)
-	a, b, other := s.Clone(9), s.Clone(9), s.Clone(10)
-	want := draws(t, a, logits, 30)
-	draws(t, s, logits, 30)
-	require.Equal(t, want, draws(t, b, logits, 30), "what the original goes on with does not matter")
-	require.NotEqual(t, want, draws(t, other, logits, 30))
-	o.Seed = 9
-	require.NotEqual(t, want, draws(t, New(o, 1000), logits, 30), "what came before is penalised")
-}
-
 // evenGrammar allows even tokens, up to a limit.
 type evenGrammar struct {
 	limit int32

@@ -136,3 +136,14 @@ func TestGrammar(t *testing.T) {
 		require.NotEmpty(t, request.Hint())
 	}
 }
+
+// A text as long as the pool fits, a longer one is refused, also if it is not the first.
+func TestEmbeddingsAndThePool(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 256, 2, 64)
+	_, err := r.embed(t.Context(), "short", infertest.Words(256))
+	require.NoError(t, err)
+	_, err = r.embed(t.Context(), "short", infertest.Words(257))
+	var pool *infer.PoolError
+	require.ErrorAs(t, err, &pool)
+}

@@ -29,8 +29,11 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 		return err
 	}
 	for _, j := range slices.Clone(s.jobs) {
-		if j.seat != nil || s.fits(j) {
-			// Never less: what a running job may write was promised when it came.
+		switch {
+		case j.seat == nil && !s.fits(j): // it has ended
+		case j.seat == nil && j.made == 0 && j.vectors == nil:
+			j.longest = min(j.limit, shape.Cells)
+		default: // never less: what a running job may write was promised when it came
 			j.longest = max(j.longest, min(j.limit, shape.Cells))
 		}
 	}
