@@ -11,12 +11,15 @@ import (
 type slots struct {
 	mu     sync.Mutex
 	most   int           // guarded by mu
+	ahead  int           // see newSlots; guarded by mu
 	inside int           // guarded by mu
 	moved  chan struct{} // closed and replaced when there may be room; guarded by mu
 }
 
-func newSlots(most int) *slots {
-	return &slots{most: most, moved: make(chan struct{})}
+// newSlots lets most in, and so many more ahead of their time, to be there when one of
+// the others leaves.
+func newSlots(most, ahead int) *slots {
+	return &slots{most: most, ahead: ahead, moved: make(chan struct{})}
 }
 
 // enter waits for room. It returns ctx's error if ctx is done first.
@@ -43,7 +46,7 @@ func (s *slots) tryEnter() bool {
 func (s *slots) try() (entered bool, moved <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.inside >= s.most {
+	if s.inside >= s.most+s.ahead {
 		return false, s.moved
 	}
 	s.inside++
@@ -59,10 +62,10 @@ func (s *slots) leave() {
 }
 
 // set changes how many may be inside.
-func (s *slots) set(most int) {
+func (s *slots) set(most, ahead int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.most = most
+	s.most, s.ahead = most, ahead
 	s.wake()
 }
 
@@ -72,7 +75,7 @@ func (s *slots) wake() {
 	s.moved = make(chan struct{})
 }
 
-// counts returns how many may be inside, and how many are.
+// counts returns how many may be inside, without those ahead, and how many are.
 func (s *slots) counts() (most, inside int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
