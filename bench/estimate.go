@@ -89,8 +89,9 @@ func (c trial) try(ctx context.Context, engine infer.Engine, dir, lib string, me
 	}
 	// One thread: it changes nothing in what is allocated, and does not wait for
 	// others where the machine has other work.
-	facts, err := engine.Open(ctx, infer.Spec{Layout: "unified",
-		Model: path, LibDir: lib, GPU: -1, Threads: 1, Batch: c.batch, CacheTypeK: c.typeK, CacheTypeV: c.typeV,
+	facts, err := engine.Open(ctx, infer.Spec{
+		Layout: "unified", // what takes most, with most models
+		Model:  path, LibDir: lib, GPU: -1, Threads: 1, Batch: c.batch, CacheTypeK: c.typeK, CacheTypeV: c.typeV,
 	})
 	if err != nil {
 		return out, err

@@ -35,7 +35,7 @@ func configured(t *testing.T, env ...string) *config.Config {
 func options(t *testing.T, progress func(Step, *Result)) Options {
 	t.Helper()
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would have each engine sleep at its end
-	return Options{Seconds: 0.7, EngineArgs: []string{localtest.EngineArg}, Stderr: os.Stderr, Progress: progress}
+	return Options{Seconds: 3, EngineArgs: []string{localtest.EngineArg}, Stderr: os.Stderr, Progress: progress}
 }
 
 // TestRun is not parallel: the engines of other tests would be its descendants.

@@ -87,7 +87,7 @@ func TestReshapeGivesMemoryBack(t *testing.T) {
 	require.Greater(t, full-held(), int64(40<<20))
 	_, err = h.Reshape(t.Context(), infer.Shape{})
 	require.NoError(t, err)
-	require.Less(t, held()-begun, int64(16<<20))
+	require.Less(t, held()-begun, int64(20<<20)) // with the shadows of the race detector
 	_, err = h.Reshape(t.Context(), large)
 	require.NoError(t, err)
 	require.Greater(t, held()-begun, int64(64<<20))
