@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
+	"os"
 	"slices"
 
 	"go.uber.org/zap"
@@ -256,12 +258,16 @@ func sameBits(a, b infer.TokenLogprob) bool {
 	return bytes.Equal(a.Piece, b.Piece) && math.Float32bits(a.Logprob) == math.Float32bits(b.Logprob)
 }
 
-// askServer has llama-server answer the questions, greedily, one at a time.
-func (s *same) askServer(ctx context.Context, server *server) (found []answer, err error) {
+// askServer has a llama-server answer the questions, greedily, one at a time.
+func (s *same) askServer(ctx context.Context, extra map[string]any) (found []answer, err error) {
+	server, err := s.startServer(ctx, os.Getpid(), 1, s.slot+1, nil, extra) // one more: it ends an answer before the last cell
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, server.close()) }()
 	if err := server.peer.resume(); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, server.peer.pause()) }()
 	for i, prompt := range s.prompts {
 		a, err := s.complete(ctx, server.load, prompt)
 		if err != nil {
@@ -274,9 +280,9 @@ func (s *same) askServer(ctx context.Context, server *server) (found []answer, e
 
 // complete asks llama-server's own endpoint for the likeliest tokens after a prompt.
 func (s *same) complete(ctx context.Context, l *load, prompt []llama.Token) (a answer, err error) {
-	content, err := json.Marshal(map[string]any{
-		"prompt": prompt, "n_predict": sameOut, "temperature": 0, "return_tokens": true,
-	})
+	fields := map[string]any{"prompt": prompt, "n_predict": sameOut, "temperature": 0, "return_tokens": true}
+	maps.Copy(fields, l.extra)
+	content, err := json.Marshal(fields)
 	if err != nil {
 		return a, fmt.Errorf("encode a request: %w", err)
 	}

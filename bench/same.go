@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -85,17 +84,28 @@ func (s *same) fresh(ctx context.Context, jobs []*infer.Request, atOnce int) (fo
 	return d.ask(ctx, jobs, inOrder(len(jobs)), atOnce)
 }
 
+// peerCase is a way in which llama-server is asked.
+type peerCase struct {
+	name, settings string
+	extra          map[string]any // fields of each request
+}
+
+// peerCases are llama-server as it is, where what a slot has of the prompt before is not
+// read again, so that its answer depends on that prompt; and without that.
+func peerCases() []peerCase {
+	return []peerCase{
+		{"llama-server", "default settings", nil},
+		{"llama-server-uncached", "default settings, cache_prompt false in each request", map[string]any{"cache_prompt": false}},
+	}
+}
+
 // greedyAnswers compares greedy answers with llama-server's, and those of jobs that run
 // together with those of the same jobs alone.
 func (s *same) greedyAnswers(ctx context.Context) error {
-	alone, theirs, err := s.besideServer(ctx)
+	alone, err := s.besideServers(ctx)
 	if err != nil {
 		return err
 	}
-	s.count(row{
-		name: "greedy/llama-server", Work: "the tokens of greedy answers, one job at a time",
-		Against: "llama-server --parallel 1, default settings, prompts as tokens", AtLeast: sameAsServer / 100.0,
-	}, func(i int) string { return differentTokens(theirs[i], answerOf(alone[i])) })
 	for _, atOnce := range []int{8, sameAtOnce} {
 		found, err := s.fresh(ctx, s.greedy(), atOnce)
 		if err != nil {
@@ -109,29 +119,34 @@ func (s *same) greedyAnswers(ctx context.Context) error {
 	return nil
 }
 
-// besideServer has the greedy jobs answered one at a time, by Tempo and by llama-server.
-func (s *same) besideServer(ctx context.Context) (ours []*infer.Output, theirs []answer, err error) {
+// besideServers has the greedy jobs answered one at a time, by Tempo, whose answers it
+// returns, and by llama-server in each way.
+func (s *same) besideServers(ctx context.Context) (ours []*infer.Output, err error) {
 	d, err := s.start(ctx, s.pool(), s.batch)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	server, err := s.startServer(ctx, os.Getpid(), 1, s.slot+1, nil, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { err = errors.Join(err, server.close()) }()
 	jobs := s.greedy()
 	if ours, err = d.ask(ctx, jobs, inOrder(len(jobs)), 1); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for i, out := range ours {
 		if out.PromptTokens != len(s.prompts[i]) {
-			return nil, nil, fmt.Errorf("%s: Tempo counts %d tokens in the prompt, it has %d", s.names[i], out.PromptTokens, len(s.prompts[i]))
+			return nil, fmt.Errorf("%s: Tempo counts %d tokens in the prompt, it has %d", s.names[i], out.PromptTokens, len(s.prompts[i]))
 		}
 	}
-	theirs, err = s.askServer(ctx, server)
-	return ours, theirs, err
+	for _, c := range peerCases() {
+		theirs, err := s.askServer(ctx, c.extra)
+		if err != nil {
+			return nil, err
+		}
+		s.count(row{
+			name: "greedy/" + c.name, Work: "the tokens of greedy answers, one job at a time",
+			Against: "llama-server --parallel 1, " + c.settings + ", prompts as tokens", AtLeast: sameAsServer / 100.0,
+		}, func(i int) string { return differentTokens(theirs[i], answerOf(ours[i])) })
+	}
+	return ours, nil
 }
 
 // seededAnswers has jobs with a seed, which are not reproducible, answered twice.

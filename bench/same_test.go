@@ -132,13 +132,13 @@ func TestGreedyAnswerOfTheServer(t *testing.T) {
 		_ = json.NewEncoder(w).Encode(said)
 	}))
 	defer server.Close()
-	l := newLoad(&http.Transport{}, server.URL, 1, nil)
+	l := newLoad(&http.Transport{}, server.URL, 1, map[string]any{"cache_prompt": false})
 	got, err := s.complete(t.Context(), l, []int32{5, 6, 7})
 	require.NoError(t, err)
 	pieces := []string{string(s.vocab.Piece(300)), string(s.vocab.Piece(301))}
 	require.Equal(t, answer{tokens: pieces, ended: true}, got)
 	require.Equal(t, map[string]any{
-		"prompt": []any{5.0, 6.0, 7.0}, "n_predict": float64(sameOut), "temperature": 0.0, "return_tokens": true,
+		"prompt": []any{5.0, 6.0, 7.0}, "n_predict": float64(sameOut), "temperature": 0.0, "return_tokens": true, "cache_prompt": false,
 	}, body)
 
 	said["stop_type"], said["tokens"] = "limit", []int32{300, 301}
