@@ -21,8 +21,9 @@ type ContextOptions struct {
 	// must be a multiple of 256. Without it all share the pool (llama.cpp's unified
 	// KV cache), and attention looks at the cells of all.
 	Streams bool
-	// Exact leaves out flash attention. With Streams a sequence's logits are then the
-	// same bit for bit whatever else is in the batch, and however its prompt is cut.
+	// Exact leaves out flash attention. With Streams and quantised weights a sequence's
+	// logits are then the same bit for bit whatever else is in the batch, if it goes
+	// through the model in the same pieces.
 	Exact bool
 	// Embeddings gives every token of a batch its vector; see Context.Embedding.
 	Embeddings bool

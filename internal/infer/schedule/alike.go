@@ -43,6 +43,7 @@ func (s *Scheduler) lookAlike() {
 		cells += n
 		tree.Put(i, prompt)
 	}
-	times := min(len(jobs), s.opts.Sequences) * cells / max(tokens, 1)
+	// As if every seat were taken: the first jobs of many tell nothing of how many come.
+	times := s.opts.Sequences * cells / max(tokens, 1)
 	s.alike = times < alikeBelow || s.alike && times <= alikeUpTo
 }
