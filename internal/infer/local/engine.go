@@ -30,10 +30,11 @@ type Engine struct {
 	setting  sync.Mutex // held by all but Generate; guards what follows
 	spec     infer.Spec
 	facts    infer.Facts
-	lib      *llama.Library // nil before Open
-	dry      *llama.Model   // metadata only; nil before Open and after the first load
-	estimate budget.Bytes   // what the weights will take
-	size     schedule.Size  // of the load
+	lib      *llama.Library                // nil before Open
+	dry      *llama.Model                  // metadata only; nil before Open and after the first load
+	estimate budget.Bytes                  // what the weights will take
+	measured map[infer.Shape]schedule.Size // by dry runs of this model
+	size     schedule.Size                 // of the load
 	// compute is what the compute buffers may take with so many cells; nil before the load.
 	compute func(cells int) budget.Bytes
 	plain   bool // the weights stay as they are in the file
@@ -80,7 +81,7 @@ func (e *Engine) Open(_ context.Context, spec infer.Spec) (infer.Facts, error) {
 	if spec.GPU >= 0 && !lib.HasGPU() {
 		return infer.Facts{}, &infer.NoGPUError{LibDir: spec.LibDir}
 	}
-	e.lib, e.spec = lib, spec
+	e.lib, e.spec, e.measured = lib, spec, make(map[infer.Shape]schedule.Size)
 	if err := e.openDry(header); err != nil {
 		return infer.Facts{}, startError(err, adviceModel)
 	}
@@ -160,12 +161,27 @@ func (e *Engine) DryRun(_ context.Context, shape infer.Shape) (budget.Footprint,
 	if e.dry == nil {
 		return budget.Footprint{}, infer.ErrNotOpen
 	}
-	size, err := schedule.Measure(e.dry, e.options(shape))
+	size, err := e.measure(shape)
 	if err != nil {
-		return budget.Footprint{}, e.contextError(err)
+		return budget.Footprint{}, err
 	}
 	size.Weights = e.estimate
 	return size.Footprint, nil
+}
+
+// measure has llama.cpp size the contexts of a shape, once: the load asks for what the
+// plan has asked for before.
+func (e *Engine) measure(shape infer.Shape) (schedule.Size, error) {
+	shape.Grant = 0 // it makes no difference
+	if size, ok := e.measured[shape]; ok {
+		return size, nil
+	}
+	size, err := schedule.Measure(e.dry, e.options(shape))
+	if err != nil {
+		return size, e.contextError(err)
+	}
+	e.measured[shape] = size
+	return size, nil
 }
 
 func (e *Engine) options(shape infer.Shape) schedule.Options {
@@ -195,13 +211,13 @@ func (e *Engine) computeLine(shape infer.Shape) error {
 	e.compute = nil
 	half := shape
 	half.Cells = max(shape.Cells/2/256*256, 256)
-	whole, err := schedule.Measure(e.dry, e.options(shape))
+	whole, err := e.measure(shape)
 	if err != nil {
-		return e.contextError(err)
+		return err
 	}
-	less, err := schedule.Measure(e.dry, e.options(half))
+	less, err := e.measure(half)
 	if err != nil {
-		return e.contextError(err)
+		return err
 	}
 	e.size = whole
 	e.compute = func(cells int) budget.Bytes {
