@@ -14,8 +14,8 @@ import (
 // ProportionalSetSize is the memory of a process in which each page counts by
 // its share of the processes that map it: over all processes of a command it
 // adds up to what the command really takes. It reads /proc/<pid>/smaps_rollup
-// (Linux 4.14 or later), which takes the kernel about a millisecond for each
-// GiB. It returns ErrProcessNotFound if the process has ended.
+// (Linux 4.14 or later), which takes the kernel some milliseconds for each
+// GiB; see [SetSizes]. It returns ErrProcessNotFound if the process has ended.
 func ProportionalSetSize(pid int) (Bytes, error) {
 	return proportionalSetSize(os.DirFS("/"), pid)
 }
@@ -25,6 +25,11 @@ func proportionalSetSize(root fs.FS, pid int) (Bytes, error) {
 	if err != nil {
 		return 0, err
 	}
+	return proportional(values, pid, name)
+}
+
+// proportional finds the size in what setSizes has read.
+func proportional(values map[string]Bytes, pid int, name string) (Bytes, error) {
 	pss, ok := values["Pss"]
 	if !ok {
 		return 0, fmt.Errorf("read memory of process %d: /%s has no line Pss", pid, name)
@@ -45,6 +50,11 @@ func uncachedSetSize(root fs.FS, pid int) (Bytes, error) {
 	if err != nil {
 		return 0, err
 	}
+	return uncached(values, pid, name)
+}
+
+// uncached finds the size in what setSizes has read.
+func uncached(values map[string]Bytes, pid int, name string) (Bytes, error) {
 	if own, ok := values["Pss_Anon"]; ok {
 		return own.Add(values["Pss_Shmem"]), nil
 	}

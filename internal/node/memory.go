@@ -38,8 +38,9 @@ func openMemory(c *config.Config, device budget.Device, limit budget.Bytes) (dev
 	// llama.cpp would start a debugger in a dying engine.
 	env := []string{"GGML_NO_BACKTRACE=1"}
 	if device.Kind == budget.CPU {
+		sizes := &budget.SetSizes{}
 		return deviceMemory{
-			device: budget.CPUDevice, process: budget.ProportionalSetSize, taken: budget.UncachedSetSize,
+			device: budget.CPUDevice, process: sizes.Proportional, taken: sizes.Uncached,
 			env: append(env, "CUDA_VISIBLE_DEVICES="),
 		}, nil
 	}

@@ -151,10 +151,21 @@ func (t *Taker) linger(ctx context.Context, n int) []*Delivery {
 	}
 	wait := min(max(time.Until(until), lingerLeast), restLimit)
 	got, _, err := next.take(ctx, n, wait)
-	if err != nil {
-		pause(ctx, wait)
+	if err != nil { // its batch has ended, perhaps, and another begins
+		pauseUnless(ctx, changed, wait)
 	}
 	return got
+}
+
+// pauseUnless waits for d, but not longer than until changed is closed or ctx is done.
+func pauseUnless(ctx context.Context, changed <-chan struct{}, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // take takes up to n jobs; if there are none it waits for the first ones. all says

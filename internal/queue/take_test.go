@@ -196,3 +196,20 @@ func TestConsumerThatSomebodyRemovedIsMadeAgain(t *testing.T) {
 	require.NoError(t, c.deleteConsumer(t.Context(), consumerName(model, "b")))
 	complete(t, take(t, taker, 1)[0])
 }
+
+// A worker whose batch has just ended looks at the next one at once.
+func TestNewBatchEndsAPause(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	createBatch(t, c, api.Batch{ID: "a"})
+	taker, _ := newTaker(t, c, 0)
+	awaitLanes(t, taker, 1)
+	changed := taker.Changed()
+	createBatch(t, c, api.Batch{ID: "b"})
+	pauseUnless(t.Context(), changed, time.Hour)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	pauseUnless(ctx, taker.Changed(), time.Hour)
+	pauseUnless(t.Context(), taker.Changed(), time.Nanosecond)
+}

@@ -39,6 +39,7 @@ type Context struct {
 	handle  llama.Context // 0 = closed
 	memory  llama.Memory
 	batch   llama.Batch
+	decoder *decoder // nil before the first Decode
 	cache   budget.Bytes
 	compute budget.Bytes
 }
@@ -113,6 +114,12 @@ func (c *Context) open(opts ContextOptions) error {
 
 // Close gives the context's memory back to the system. It may be called again.
 func (c *Context) Close() error {
+	if c.decoder != nil {
+		if err := c.decoder.close(); err != nil {
+			return err
+		}
+		c.decoder = nil
+	}
 	if c.batch.Token != nil {
 		if err := llama.BatchFree(c.batch); err != nil {
 			return fmt.Errorf("free batch: %w", err)
@@ -177,8 +184,13 @@ var ErrNoCells = errors.New("no free cells in the KV pool")
 // Decode runs the batch through the model.
 // It returns ErrNoCells if the pool cannot hold it. Any other error leaves the
 // context in an unknown state.
-func (c *Context) Decode() error {
-	code, err := llama.Decode(c.handle, c.batch)
+func (c *Context) Decode() (err error) {
+	if c.decoder == nil {
+		if c.decoder, err = newDecoder(c.model.lib.decodes); err != nil {
+			return fmt.Errorf("decode: %w", err)
+		}
+	}
+	code, err := c.decoder.decode(c.handle, c.batch)
 	switch {
 	case err != nil:
 		return fmt.Errorf("decode: %w", err)

@@ -32,8 +32,9 @@ func (e *LibraryError) Hint() string {
 
 // Library is llama.cpp, loaded into this process.
 type Library struct {
-	log  *logSink
-	trim func(keep uintptr) int32 // nil if there is none
+	log     *logSink
+	trim    func(keep uintptr) int32 // nil if there is none
+	decodes decodeFunctions
 	// allocating is held while a model or a context is made, so that the sizes
 	// that the log tells meanwhile are its own.
 	allocating sync.Mutex
@@ -66,13 +67,17 @@ func Load(dir string, log *zap.Logger) (*Library, error) {
 	if err := llama.Load(dir); err != nil {
 		return nil, &LibraryError{dir, err}
 	}
+	decodes, err := findDecodeFunctions(filepath.Join(dir, "libllama.so"))
+	if err != nil {
+		return nil, &LibraryError{dir, err}
+	}
 	sink := newLogSink(log)
 	llama.LogSet(sink.callback())
 	if err := llama.GGMLBackendLoadAllFromPath(dir); err != nil {
 		return nil, &LibraryError{dir, err}
 	}
 	llama.Init()
-	loaded.dir, loaded.lib = dir, &Library{log: sink, trim: findTrim()}
+	loaded.dir, loaded.lib = dir, &Library{log: sink, trim: findTrim(), decodes: decodes}
 	return loaded.lib, nil
 }
 

@@ -31,21 +31,61 @@ func (p *pool) fill() (int, error) {
 	return n, nil
 }
 
-// allot says how many tokens of each job are in the batch.
+// allot says how many tokens of each job are in the batch. In one pool the next tokens of
+// the decoding jobs and pieces of prompts go through the model side by side. In streams
+// llama.cpp would take them apart again, as all sequences must have as many tokens there:
+// prompts and decoding take turns.
 func (p *pool) allot() {
+	decode, prompts := p.takeTurns()
 	room := p.ctx.Room()
-	for _, s := range p.seats {
-		if j := s.job; j != nil && !j.prefilling() && j.room() > 0 && room > 0 {
-			s.take = 1
-			room--
+	if decode {
+		for _, s := range p.seats {
+			if j := s.job; j != nil && !j.prefilling() && j.room() > 0 && room > 0 {
+				s.take = 1
+				room--
+			}
 		}
+	}
+	if !prompts {
+		return
 	}
 	for _, s := range p.oldest() {
-		if j := s.job; j.prefilling() {
-			s.take = min(j.pending(), j.room(), room)
-			room -= s.take
+		j := s.job
+		if !j.prefilling() {
+			continue
+		}
+		n := min(j.pending(), j.room())
+		if cut := n > room; cut && p.streams > 0 && n <= p.ctx.Options().Batch {
+			continue // the next batch has it whole, and llama.cpp no piece that is like no other
+		}
+		s.take = min(n, room)
+		room -= s.take
+	}
+}
+
+// promptsInTurn is how many batches of prompts may go before the decoding jobs have their
+// next step. The more sequences decode together the less each costs, so the seats are to
+// be filled first; but short jobs, of which there are always more, must not keep a long
+// one from its tokens.
+const promptsInTurn = 8
+
+// takeTurns decides what the batch is of: in one pool always both.
+func (p *pool) takeTurns() (decode, prompts bool) {
+	for _, s := range p.seats {
+		if j := s.job; j != nil && j.room() > 0 {
+			decode = decode || !j.prefilling()
+			prompts = prompts || j.prefilling()
 		}
 	}
+	if p.streams == 0 || !decode || !prompts {
+		p.prompts = 0
+		return decode, prompts
+	}
+	if p.prompts++; p.prompts <= promptsInTurn {
+		return false, true
+	}
+	p.prompts = 0
+	return true, false
 }
 
 // oldest are the seats with a job, those that sat down first at the beginning.

@@ -18,6 +18,7 @@ type pool struct {
 	order []*seat     // see oldest
 	// prefilled says that the last batch of a pool for reproducible jobs was of a prompt.
 	prefilled bool
+	prompts   int  // batches of prompts since the last decoding step that had to wait for them
 	uncut     bool // its sequences cannot be cut: nothing is shared
 }
 

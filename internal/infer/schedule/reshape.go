@@ -24,6 +24,7 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 		return &infer.BusyError{Jobs: jobs, Cells: cells, Shape: shape}
 	}
 	s.opts.Cells, s.opts.Sequences = shape.Cells, shape.Sequences
+	s.cells.Store(int64(shape.Cells))
 	if err := s.exchange(); err != nil {
 		s.fault = err
 		return err

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,7 +43,9 @@ type Scheduler struct {
 	ended chan struct{} // closed when Run returns
 	log   *zap.Logger
 
-	// What follows belongs to the goroutine of Run.
+	cells atomic.Int64 // opts.Cells, for all
+
+	// What follows belongs to the goroutine of Run, and opts once that runs.
 	jobs    []*job // in order of arrival
 	pools   []*pool
 	cache   budget.Bytes // of the cells
@@ -86,6 +88,7 @@ func New(model *llama.Model, opts Options, log *zap.Logger) (*Scheduler, error) 
 
 		grammars: sync.OnceValue(model.Grammars),
 	}
+	s.cells.Store(int64(opts.Cells))
 	s.pickOne = func(i int) { s.picking[i].pick() }
 	s.workers = sample.NewWorkers(opts.Threads)
 	if err := s.allocate(true); err != nil {
@@ -121,16 +124,37 @@ func (s *Scheduler) Submit(ctx context.Context, req infer.Request, prompt []llam
 func (s *Scheduler) await(ctx context.Context, cancel context.CancelFunc, j *job) (*infer.Output, error) {
 	defer j.asks.Wait()
 	defer cancel()
+	arrived := s.askAhead(j)
 	if recall := j.req.Lease.Reclaim(); recall != nil {
 		j.asks.Go(func() { s.watch(j, recall) })
 	}
-	if !s.tell(func() { s.arrive(j) }) {
+	there := s.tell(func() { s.arrive(j) })
+	close(arrived)
+	if !there {
 		j.free()
 		return nil, infer.ErrStopped
 	}
 	defer context.AfterFunc(ctx, func() { s.tell(s.dropCancelled) })()
 	o := <-j.done
 	return o.out, o.err
+}
+
+// askAhead asks for a job's memory before it arrives, so that it need not wait for the end
+// of two steps: for that of the one that runs, and then for the answer's. The channel that
+// is returned must be closed when it has arrived.
+func (s *Scheduler) askAhead(j *job) (arrived chan struct{}) {
+	arrived = make(chan struct{})
+	cells := int(s.cells.Load())
+	j.longest = min(j.limit, cells)
+	if want := j.want(cells); want != j.leased {
+		j.asking = true
+		j.asks.Go(func() {
+			leased, err := j.resize(0, want)
+			<-arrived
+			s.tell(func() { s.answered(j, leased, err) })
+		})
+	}
+	return arrived
 }
 
 // tell has Run call f between two steps; false if Run has ended.
@@ -147,8 +171,6 @@ func (s *Scheduler) tell(f func()) bool {
 // infer.ErrStopped. It returns an error if a llama context broke; no job can
 // run after that.
 func (s *Scheduler) Run(ctx context.Context) error {
-	runtime.LockOSThread() // llama.cpp's thread pools are bound to the caller's thread
-	defer runtime.UnlockOSThread()
 	defer func() {
 		close(s.ended)
 		for len(s.jobs) > 0 {
@@ -258,10 +280,15 @@ func (s *Scheduler) request(j *job, want int) {
 		used = 0
 	}
 	j.asks.Go(func() {
-		err := j.req.Lease.Resize(j.ctx, used, want)
-		leased := j.req.Lease.Tokens()
+		leased, err := j.resize(used, want)
 		s.tell(func() { s.answered(j, leased, err) })
 	})
+}
+
+// resize asks for want tokens, with so many in use, and returns what the lease then is.
+func (j *job) resize(used, want int) (leased int, err error) {
+	err = j.req.Lease.Resize(j.ctx, used, want)
+	return j.req.Lease.Tokens(), err
 }
 
 // answered notes the answer to a request for memory.
@@ -275,6 +302,9 @@ func (s *Scheduler) answered(j *job, leased int, err error) {
 		return
 	}
 	s.giveUp(j)
+	if j.seat == nil && j.leased > s.opts.Cells { // they have become fewer meanwhile
+		s.ask(j)
+	}
 }
 
 // dropCancelled ends the jobs whose context is done.

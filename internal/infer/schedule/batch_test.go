@@ -1,0 +1,81 @@
+package schedule
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/sync/errgroup"
+
+	"tempo/api"
+	"tempo/internal/infer/infertest"
+)
+
+// stepsOf runs jobs together and returns what each step had: tokens of prompts and of
+// decoding jobs.
+func stepsOf(t *testing.T, opts Options, jobs ...api.Request) (all [][2]int64) {
+	t.Helper()
+	core, logs := observer.New(zap.DebugLevel)
+	s := newScheduler(t, opts, zap.New(core))
+	r := &rig{Scheduler: s, limit: opts.Cells}
+	var running errgroup.Group
+	for _, job := range jobs {
+		running.Go(func() error {
+			_, err := r.run(t.Context(), job, infertest.NewLease(0))
+			return err
+		})
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	require.NoError(t, running.Wait())
+	stop()
+	require.NoError(t, <-ended)
+	for _, e := range logs.FilterMessage("step").All() {
+		m := e.ContextMap()
+		all = append(all, [2]int64{m["prefill_tokens"].(int64), m["decode_tokens"].(int64)})
+	}
+	return all
+}
+
+// oneAmongMany is a job that writes for long, and many that only have a prompt. All
+// prompts are of one length, more than half of a batch of 64.
+func oneAmongMany() []api.Request {
+	var jobs []api.Request
+	for i := range 40 {
+		jobs = append(jobs, api.Request{Prompt: fmt.Sprintf("%02d %s", 10+i, infertest.Words(37)), MaxTokens: 1})
+	}
+	jobs[0].MaxTokens, jobs[0].IgnoreEOS = 30, true
+	return jobs
+}
+
+func TestStreamsTakeTurns(t *testing.T) {
+	t.Parallel()
+	opts := options(4*256, 4, 64)
+	opts.Layout = Streams
+	steps := stepsOf(t, opts, oneAmongMany()...)
+	decoding := func(s [2]int64) bool { return s[1] > 0 }
+	first := slices.IndexFunc(steps, decoding)
+	row, most := 0, 0
+	for _, s := range steps[first:] {
+		require.True(t, s[0] == 0 || s[1] == 0, "a step has either prompts or decoding jobs: %v", s)
+		require.Contains(t, []int64{0, steps[0][0]}, s[0], "no prompt is cut that fits into a batch")
+		row++
+		if decoding(s) {
+			most, row = max(most, row-1), 0
+		}
+	}
+	require.Equal(t, promptsInTurn, most, "prompts go first, but not for ever")
+}
+
+func TestOnePoolMixes(t *testing.T) {
+	t.Parallel()
+	opts := options(4*256, 4, 64)
+	opts.Layout = Unified
+	steps := stepsOf(t, opts, oneAmongMany()...)
+	require.True(t, slices.ContainsFunc(steps, func(s [2]int64) bool { return s[0] > 0 && s[1] > 0 }))
+}
