@@ -157,7 +157,7 @@ func writeJobs(name string, jobs []job) error {
 		err = errors.Join(err, enc.Encode(map[string]any{
 			"custom_id": fmt.Sprint(i), "method": "POST", "url": api.Completions,
 			"body": map[string]any{
-				"model": servedName, "prompt": j.prompt, "max_tokens": j.out,
+				"model": servedName, "prompt": j.prompt, "max_tokens": j.out, "ignore_eos": true,
 				"temperature": j.sampling.Temperature, "top_p": j.sampling.TopP,
 			},
 		}))

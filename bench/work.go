@@ -26,7 +26,7 @@ func greedy() api.Sampling { return api.Sampling{TopP: 1, RepeatPenalty: 1} }
 func sampled() api.Sampling { return api.Sampling{Temperature: 0.8, TopP: 0.95, RepeatPenalty: 1} }
 
 func (j job) request() *api.Request {
-	return &api.Request{URL: api.Completions, Prompt: j.prompt, MaxTokens: j.out, N: 1, Sampling: j.sampling}
+	return &api.Request{URL: api.Completions, Prompt: j.prompt, MaxTokens: j.out, IgnoreEOS: true, N: 1, Sampling: j.sampling}
 }
 
 // tally is what came of a run.

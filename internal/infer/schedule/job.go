@@ -76,6 +76,14 @@ func (j *job) room() int { return min(j.leased, j.pool.longest()) - j.cells }
 // write thousands does not keep others out.
 const share = 128
 
+// fewest is how many cells there must be for the job to get on at all.
+func (j *job) fewest() int {
+	if j.vectors != nil {
+		return j.limit
+	}
+	return len(j.tokens) + 1
+}
+
 // least is the smallest lease with which the job can join: what it has, and one token
 // more.
 func (j *job) least() int {

@@ -146,7 +146,7 @@ func (s *Scheduler) askAhead(j *job) (arrived chan struct{}) {
 	arrived = make(chan struct{})
 	cells := int(s.cells.Load())
 	j.longest = min(j.limit, cells)
-	if want := j.want(cells); want != j.leased {
+	if want := j.want(cells); want != j.leased && j.fewest() <= cells {
 		j.asking = true
 		j.asks.Go(func() {
 			leased, err := j.resize(0, want)
@@ -237,10 +237,7 @@ func (s *Scheduler) arrive(j *job) {
 
 // fits ends a job that is not in the pool and cannot get in, however empty it is.
 func (s *Scheduler) fits(j *job) bool {
-	need, have := len(j.tokens)+1, s.opts.Cells
-	if j.vectors != nil {
-		need = j.limit
-	}
+	need, have := j.fewest(), s.opts.Cells
 	if need > have {
 		s.end(j, nil, &infer.PoolError{Need: need, Have: have})
 	}
