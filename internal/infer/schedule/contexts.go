@@ -32,7 +32,7 @@ type Part struct {
 // opened for a dry run: nothing is allocated.
 func Measure(model *llama.Model, opts Options) (Size, error) {
 	var size Size
-	usual := [][]layout{choose(opts.Layout, opts.Cells, opts.Sequences, nil, false)}
+	usual := [][]layout{opts.divider().choose(nil)}
 	if opts.Layout != Streams {
 		usual = append(usual, []layout{{cells: opts.Cells}})
 	}
@@ -41,7 +41,7 @@ func Measure(model *llama.Model, opts Options) (Size, error) {
 			return Size{}, err
 		}
 	}
-	vectors := choose(opts.Layout, opts.Cells, opts.Sequences, []need{{vectors: true}}, false)
+	vectors := opts.divider().choose([]need{{vectors: true}})
 	size.NoVectors = size.add(model, opts, vectors, 0)
 	if size.NoVectors == nil {
 		size.NoVectors = model.NoPooling()
@@ -51,7 +51,7 @@ func Measure(model *llama.Model, opts Options) (Size, error) {
 	}
 	// Attention takes most where all cells are one sequence's, outputs where there are many.
 	longest := min(opts.Cells, max(opts.Longest, streamUnit)) / streamUnit * streamUnit
-	exact := choose(opts.Layout, opts.Cells, opts.Sequences, []need{{exact: true}}, false)
+	exact := opts.divider().choose([]need{{exact: true}})
 	size.NoExact = errors.Join(
 		size.add(model, opts, []layout{{cells: longest, streams: 1, exact: true}}, opts.Longest),
 		size.add(model, opts, exact, 0))
@@ -127,7 +127,7 @@ func (s *Scheduler) open(layouts []layout) error {
 	if err := s.probe(p); err != nil || !s.single {
 		return err
 	}
-	return s.make(choose(s.opts.Layout, s.opts.Cells, s.opts.Sequences, []need{{tokens: p.longest(), exact: true}}, true))
+	return s.make(s.choose([]need{{tokens: p.longest(), exact: true}}))
 }
 
 func (s *Scheduler) make(layouts []layout) error {

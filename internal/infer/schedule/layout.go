@@ -41,15 +41,26 @@ func streamed(cells, n, longest int) (l layout, ok bool) {
 	return layout{cells: n * size, streams: n}, true
 }
 
-// choose divides so many cells among contexts for at most n jobs at once. Every job
-// with one of the needs fits into one of them, if it fits into the cells at all.
+// divider divides cells among contexts.
+type divider struct {
+	kind   string // Auto, Streams or Unified
+	cells  int
+	n      int   // most jobs at once
+	singly bool  // reproducible jobs must run one at a time
+	costs  costs // of a decoding step; for Auto
+}
+
+// choose divides the cells. Every job with one of the needs fits into one of the contexts,
+// if it fits into the cells at all.
 //
-// Streams are the faster, so all jobs get one if as many fit as can run. If a few long
-// jobs stand in the way of that, these get a pool for themselves beside the streams;
-// if many do, one pool holds all: there the short ones leave room to the long ones.
+// Streams are the faster, so all jobs get one if as many fit as can run. If long jobs
+// stand in the way of that, what generates most is taken: fewer streams, a pool
+// for the long ones beside the streams, or one pool for all, where the short ones leave
+// room to the long ones.
 // Reproducible jobs get streams, or, if they must run singly, the only one. What is wanted
 // of the first need, answers or embeddings, is what the contexts are for; others wait.
-func choose(kind string, cells, n int, needs []need, singly bool) []layout {
+func (d divider) choose(needs []need) []layout {
+	cells, n := d.cells, d.n
 	longest, wanted, exact, vectors := 1, n, false, len(needs) > 0 && needs[0].vectors
 	needs = slices.DeleteFunc(slices.Clone(needs), func(e need) bool { return e.vectors != vectors })
 	for _, e := range needs {
@@ -58,7 +69,7 @@ func choose(kind string, cells, n int, needs []need, singly bool) []layout {
 	if len(needs) > 0 {
 		wanted = min(n, len(needs))
 	}
-	if exact && singly {
+	if exact && d.singly {
 		n = 1
 	}
 	unified := []layout{{cells: cells}}
@@ -68,25 +79,28 @@ func choose(kind string, cells, n int, needs []need, singly bool) []layout {
 		whole.vectors = true
 		return []layout{whole}
 	case exact && ok:
-		whole.exact, whole.single = true, singly
+		whole.exact, whole.single = true, d.singly
 		return []layout{whole}
-	case kind == Unified:
+	case d.kind == Unified:
 		return unified
-	case ok && (kind == Streams || whole.streams >= wanted):
+	case ok && (d.kind == Streams || whole.streams >= wanted):
 		return []layout{whole}
-	case kind == Streams:
+	case d.kind == Streams:
 		return unified
 	}
-	if split := split(cells, n, needs); split != nil {
-		return split
+	best := unified
+	for _, other := range [][]layout{d.split(needs), {whole}} {
+		if d.pace(other, needs) > d.pace(best, needs) {
+			best = other
+		}
 	}
-	return unified
+	return best
 }
 
 // split gives the longest jobs, of which there are at most a quarter, a pool of their
 // own of at most half of the cells, and the others streams. It returns nil if that
 // leaves not every one of the others a stream.
-func split(cells, n int, needs []need) []layout {
+func (d divider) split(needs []need) []layout {
 	var sorted []int
 	for _, e := range needs {
 		sorted = append(sorted, e.tokens)
@@ -99,12 +113,12 @@ func split(cells, n int, needs []need) []layout {
 			pool += l
 		}
 		pool = (pool + streamUnit - 1) / streamUnit * streamUnit
-		if pool > cells/2 {
+		if pool > d.cells/2 {
 			return nil
 		}
-		streams, ok := streamed(cells-pool, n, sorted[short-1])
-		if ok && streams.streams >= min(n, short) {
-			return []layout{streams, {cells: cells - streams.cells}}
+		streams, ok := streamed(d.cells-pool, d.n, sorted[short-1])
+		if ok && streams.streams >= min(d.n, short) {
+			return []layout{streams, {cells: d.cells - streams.cells}}
 		}
 	}
 	return nil

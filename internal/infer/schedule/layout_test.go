@@ -28,26 +28,29 @@ func TestChoose(t *testing.T) {
 		name     string
 		kind     string
 		cells, n int
+		costs    costs
 		needs    []need
 		want     []layout
 	}{
-		{"nobody there", Auto, 16384, 16, nil, []layout{{cells: 16384, streams: 16}}},
-		{"short jobs", Auto, 16384, 16, lengths(16, 200), []layout{{cells: 16384, streams: 16}}},
-		{"a pool too small for streams", Auto, 1024, 16, lengths(16, 40), []layout{{cells: 1024}}},
-		{"few jobs in a small pool", Auto, 1024, 16, lengths(3, 40), []layout{{cells: 1024, streams: 4}}},
-		{"one long job alone", Auto, 16384, 16, lengths(1, 9000), []layout{{cells: 16384, streams: 1}}},
-		{"long jobs", Auto, 16384, 16, lengths(16, 3000), []layout{{cells: 16384}}},
-		{"one long among short", Auto, 16384, 16, lengths(15, 200, 4000), []layout{{cells: 12288, streams: 16}, {cells: 4096}}},
-		{"half of them long", Auto, 16384, 16, append(lengths(8, 200), lengths(8, 1500)...), []layout{{cells: 16384}}},
-		{"longer than the pool", Auto, 512, 4, lengths(1, 5000), []layout{{cells: 512, streams: 1}}},
-		{"exact", Auto, 16384, 16, exact(10, lengths(16, 3000)...), []layout{{cells: 15360, streams: 5, exact: true}}},
-		{"exact against the wish", Unified, 16384, 16, exact(10), []layout{{cells: 16384, streams: 16, exact: true}}},
-		{"unified", Unified, 16384, 16, lengths(16, 200), []layout{{cells: 16384}}},
-		{"streams", Streams, 16384, 16, lengths(16, 3000), []layout{{cells: 15360, streams: 5}}},
+		{"nobody there", Auto, 16384, 16, onCPU(), nil, []layout{{cells: 16384, streams: 16}}},
+		{"short jobs", Auto, 16384, 16, onCPU(), lengths(16, 200), []layout{{cells: 16384, streams: 16}}},
+		{"a pool too small for streams", Auto, 1024, 16, onCPU(), lengths(16, 40), []layout{{cells: 1024}}},
+		{"few jobs in a small pool", Auto, 1024, 16, onCPU(), lengths(3, 40), []layout{{cells: 1024, streams: 4}}},
+		{"one long job alone", Auto, 16384, 16, onCPU(), lengths(1, 9000), []layout{{cells: 16384, streams: 1}}},
+		{"long jobs", Auto, 16384, 16, onCPU(), lengths(16, 3000), []layout{{cells: 15360, streams: 5}}},
+		{"somewhat long jobs", Auto, 16384, 16, onCPU(), lengths(60, 700, 1250), []layout{{cells: 15360, streams: 12}}},
+		{"long jobs on a GPU", Auto, 16384, 16, onGPU(), lengths(16, 1500), []layout{{cells: 16384}}},
+		{"one long among short", Auto, 16384, 16, onCPU(), lengths(15, 200, 4000), []layout{{cells: 12288, streams: 16}, {cells: 4096}}},
+		{"half of them long", Auto, 16384, 16, onCPU(), append(lengths(8, 200), lengths(8, 1500)...), []layout{{cells: 15360, streams: 10}}},
+		{"longer than the pool", Auto, 512, 4, onCPU(), lengths(1, 5000), []layout{{cells: 512, streams: 1}}},
+		{"exact", Auto, 16384, 16, onCPU(), exact(10, lengths(16, 3000)...), []layout{{cells: 15360, streams: 5, exact: true}}},
+		{"exact against the wish", Unified, 16384, 16, onCPU(), exact(10), []layout{{cells: 16384, streams: 16, exact: true}}},
+		{"unified", Unified, 16384, 16, onCPU(), lengths(16, 200), []layout{{cells: 16384}}},
+		{"streams", Streams, 16384, 16, onCPU(), lengths(16, 3000), []layout{{cells: 15360, streams: 5}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			require.Equal(t, c.want, choose(c.kind, c.cells, c.n, c.needs, false))
+			require.Equal(t, c.want, divider{kind: c.kind, cells: c.cells, n: c.n, costs: c.costs}.choose(c.needs))
 		})
 	}
 }
@@ -65,9 +68,12 @@ func TestChooseFits(t *testing.T) {
 			needs = append(needs, need{tokens: 1 + random.IntN(cells*5/4), exact: wantsExact && i == 0})
 		}
 		wantsExact = wantsExact && len(needs) > 0
-		kind := []string{Auto, Streams, Unified}[random.IntN(3)]
+		d := divider{
+			kind: []string{Auto, Streams, Unified}[random.IntN(3)], cells: cells, n: n,
+			singly: random.IntN(2) == 0, costs: []costs{onCPU(), onGPU()}[random.IntN(2)],
+		}
 		sum, longest := 0, 0
-		for _, l := range choose(kind, cells, n, needs, random.IntN(2) == 0) {
+		for _, l := range d.choose(needs) {
 			sum += l.cells
 			longest = max(longest, l.longest())
 			require.LessOrEqual(t, l.streams, n)

@@ -97,9 +97,7 @@ func (s *Scheduler) reconsider() {
 		needs = append([]need{s.expects(first)}, needs...)
 	}
 	target := s.choose(needs)
-	better := seats(target, s.opts.Sequences) >= s.seats()*3/2 || s.alike != s.together || s.exact() && !target[0].exact &&
-		(s.single || s.arrived-s.lastExact >= exactLinger)
-	if !misfit && !better { // other seats are worth the pause only if there are many more
+	if !misfit && !s.better(target, needs) {
 		return
 	}
 	switch {
@@ -109,6 +107,22 @@ func (s *Scheduler) reconsider() {
 		s.end(first, nil, &infer.PoolError{Need: s.expects(first).tokens, Have: target[0].longest()})
 	}
 }
+
+// better reports whether other layouts are worth the pause.
+func (s *Scheduler) better(target []layout, needs []need) bool {
+	switch {
+	case s.alike != s.together:
+		return true
+	case s.exact() && !target[0].exact:
+		return s.single || s.arrived-s.lastExact >= exactLinger
+	}
+	d := s.divider()
+	return d.pace(target, needs) > worthDividing*d.pace(s.layouts(), needs)
+}
+
+// worthDividing is how many times as fast other layouts must be. The pause is short, but
+// what the next jobs are like nobody knows.
+const worthDividing = 1.25
 
 // idle reports whether no job has a seat.
 func (s *Scheduler) idle() bool {
@@ -146,13 +160,24 @@ func (s *Scheduler) due() bool {
 	return s.patience <= 0 || !going || cells <= 2*s.opts.Batch
 }
 
-// choose divides the cells for jobs with these needs.
-func (s *Scheduler) choose(needs []need) []layout {
-	kind := s.opts.Layout
-	if kind == Auto && s.alike {
-		kind = Unified
+func (s *Scheduler) choose(needs []need) []layout { return s.divider().choose(needs) }
+
+// divider divides the cells there are for the jobs there are.
+func (s *Scheduler) divider() divider {
+	d := s.opts.divider()
+	d.singly, d.costs = s.single, onCPU()
+	if d.kind == Auto && s.alike {
+		d.kind = Unified
 	}
-	return choose(kind, s.opts.Cells, s.opts.Sequences, needs, s.single)
+	if s.model.OnGPU() {
+		d.costs = onGPU()
+	}
+	return d
+}
+
+// divider divides the cells for jobs of which nothing is known.
+func (o Options) divider() divider {
+	return divider{kind: o.Layout, cells: o.Cells, n: o.Sequences}
 }
 
 // needs are those of all jobs that are there.
@@ -168,21 +193,6 @@ func (s *Scheduler) needs() []need {
 func (s *Scheduler) exact() bool {
 	return slices.ContainsFunc(s.pools, func(p *pool) bool { return p.exact })
 }
-
-// seats is how many jobs can run at once in a layout.
-func seats(layouts []layout, sequences int) int {
-	n := 0
-	for _, l := range layouts {
-		if l.streams > 0 {
-			n += l.streams
-		} else {
-			n += sequences
-		}
-	}
-	return min(n, sequences)
-}
-
-func (s *Scheduler) seats() int { return seats(s.layouts(), s.opts.Sequences) }
 
 func (s *Scheduler) layouts() []layout {
 	var all []layout
