@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// usualJob is how many KV tokens a job is taken to need when the pool is
-	// sized: prompt and output of most jobs in most files.
-	usualJob = 1024
+	// usualJob is how many KV tokens a job is taken to need when the pool is sized:
+	// prompt and output of nearly all jobs in most files. As many jobs as can run each
+	// get a stream of that size, and room in a stream that no job uses costs no time.
+	usualJob = 2048
 	// smallestJob is what must fit at least for a worker to be of any use.
 	smallestJob = 256
 	// perThread is how many sequences a CPU thread is given at most where nobody

@@ -125,6 +125,12 @@ func (m *Model) readVocabulary() {
 	}
 }
 
+// Recurrent reports whether some of what a sequence keeps is a state, not a cell for each
+// token.
+func (m *Model) Recurrent() bool {
+	return llama.ModelIsRecurrent(m.handle) || llama.ModelIsHybrid(m.handle)
+}
+
 // Close gives the model's memory back. Its contexts must be closed before.
 func (m *Model) Close() error {
 	if err := llama.ModelFree(m.handle); err != nil {

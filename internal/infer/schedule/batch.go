@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"errors"
+	"slices"
 
 	"tempo/internal/infer/llama"
 )
@@ -16,8 +17,8 @@ func (p *pool) fill() (int, error) {
 	}
 	if p.exact {
 		p.allotPieces()
-	} else {
-		p.allot()
+	} else if err := p.allot(); err != nil {
+		return 0, err
 	}
 	n := 0
 	for _, s := range p.seats {
@@ -35,8 +36,13 @@ func (p *pool) fill() (int, error) {
 // the decoding jobs and pieces of prompts go through the model side by side. In streams
 // llama.cpp would take them apart again, as all sequences must have as many tokens there:
 // prompts and decoding take turns.
-func (p *pool) allot() {
+func (p *pool) allot() error {
 	decode, prompts := p.takeTurns()
+	if !prompts {
+		if err := p.closeGap(); err != nil {
+			return err
+		}
+	}
 	room := p.ctx.Room()
 	if decode {
 		for _, s := range p.seats {
@@ -47,7 +53,7 @@ func (p *pool) allot() {
 		}
 	}
 	if !prompts {
-		return
+		return nil
 	}
 	for _, s := range p.oldest() {
 		j := s.job
@@ -61,6 +67,7 @@ func (p *pool) allot() {
 		s.take = min(n, room)
 		room -= s.take
 	}
+	return nil
 }
 
 // promptsInTurn is how many batches of prompts may go before the decoding jobs have their
@@ -86,6 +93,32 @@ func (p *pool) takeTurns() (decode, prompts bool) {
 	}
 	p.prompts = 0
 	return true, false
+}
+
+// gapPatience is how many decoding steps a free seat between others waits for a job that
+// has not come yet. A move is a copy of a stream, which takes no longer than a few steps.
+const gapPatience = 4
+
+// closeGap moves the job in the last seat of streams to the first free one, where that
+// leaves a smaller gap: llama.cpp decodes neighbours together, and what is beyond a gap by
+// itself.
+func (p *pool) closeGap() error {
+	if p.streams == 0 || p.vectors || p.uncut {
+		return nil
+	}
+	free := slices.IndexFunc(p.seats, func(s *seat) bool { return s.job == nil })
+	last := len(p.seats) - 1
+	for last > free && p.seats[last].job == nil {
+		last--
+	}
+	if free < 0 || last <= free {
+		p.gapped = 0
+		return nil
+	}
+	if p.gapped++; p.gapped <= gapPatience {
+		return nil
+	}
+	return p.move(p.seats[last], p.seats[free])
 }
 
 // oldest are the seats with a job, those that sat down first at the beginning.
@@ -121,6 +154,10 @@ func (p *pool) add(j *job) error {
 // decode runs the batch. Where one pool is full of what free seats have, that goes.
 func (p *pool) decode() error {
 	err := p.ctx.Decode()
+	if s := p.left; err == nil && s != nil {
+		p.left = nil
+		return p.ctx.Forget(s.seq)
+	}
 	if !errors.Is(err, llama.ErrNoCells) {
 		return err
 	}

@@ -79,3 +79,44 @@ func TestOnePoolMixes(t *testing.T) {
 	steps := stepsOf(t, opts, oneAmongMany()...)
 	require.True(t, slices.ContainsFunc(steps, func(s [2]int64) bool { return s[0] > 0 && s[1] > 0 }))
 }
+
+// Where jobs have left a gap and none is there to fill it, the last one moves there, and
+// goes on as if nothing had happened.
+func TestGapsAreClosed(t *testing.T) {
+	t.Parallel()
+	opts := options(4*256, 4, 256)
+	opts.Layout = Streams
+	r := run(t, newScheduler(t, opts, nil))
+	look := func(f func(p *pool)) {
+		done := make(chan struct{})
+		require.True(t, r.tell(func() { f(r.pools[0]); close(done) }))
+		<-done
+	}
+	seated := func() (n int) {
+		look(func(p *pool) { n = p.running() })
+		return n
+	}
+	long := api.Request{Prompt: "99 " + infertest.Words(20), MaxTokens: 225, IgnoreEOS: true}
+	alone := r.mustRun(t, long).Text()
+	var running errgroup.Group
+	start := func(job api.Request) {
+		n := seated()
+		running.Go(func() error {
+			out, err := r.run(t.Context(), job, infertest.NewLease(0))
+			if err == nil && job.MaxTokens == long.MaxTokens && out.Text() != alone {
+				err = fmt.Errorf("the text of the job that has moved is %q, alone it is %q", out.Text(), alone)
+			}
+			return err
+		})
+		require.Eventually(t, func() bool { return seated() > n }, soon, tick)
+	}
+	for i := range 3 {
+		start(api.Request{Prompt: fmt.Sprintf("%02d %s", 10+i, infertest.Words(10)), MaxTokens: 120, IgnoreEOS: true})
+	}
+	start(long)
+	look(func(p *pool) { require.Equal(t, long.MaxTokens, p.seats[3].job.req.Job.MaxTokens) })
+	require.NoError(t, running.Wait())
+	prompt, err := r.model.Tokenize(long.Prompt)
+	require.NoError(t, err)
+	look(func(p *pool) { require.Equal(t, prompt, p.seats[0].tokens, "it ended in the first seat") })
+}

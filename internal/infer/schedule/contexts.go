@@ -144,7 +144,9 @@ func (s *Scheduler) make(layouts []layout) error {
 		if err != nil {
 			return s.make([]layout{{cells: s.opts.Cells}})
 		}
-		s.pools = append(s.pools, newPool(l, ctx))
+		p := newPool(l, ctx)
+		p.uncut = s.model.Recurrent()
+		s.pools = append(s.pools, p)
 		sum = sum.Add(ctx.Compute())
 	}
 	if len(layouts) > 1 && sum > s.compute {

@@ -18,8 +18,10 @@ type pool struct {
 	order []*seat     // see oldest
 	// prefilled says that the last batch of a pool for reproducible jobs was of a prompt.
 	prefilled bool
-	prompts   int  // batches of prompts since the last decoding step that had to wait for them
-	uncut     bool // its sequences cannot be cut: nothing is shared
+	prompts   int   // batches of prompts since the last decoding step that had to wait for them
+	uncut     bool  // its sequences cannot be cut: nothing is shared
+	gapped    int   // decoding steps in a row in which there was a free seat between others
+	left      *seat // the one that a job has left for another since the last decoding
 }
 
 // seat is a sequence of a pool. When its job has left, what it has of the prompt stays,
@@ -249,6 +251,24 @@ func (p *pool) clearUnshared(from *seat) error {
 			}
 		}
 	}
+	return nil
+}
+
+// move gives a job a free seat in place of its own, which is empty after the next decoding.
+// Nothing may happen to either before that.
+func (p *pool) move(from, to *seat) error {
+	if err := p.clear(to); err != nil {
+		return err
+	}
+	if err := p.ctx.Share(from.seq, to.seq); err != nil {
+		return err
+	}
+	p.tree.Drop(from.seq)
+	p.tree.Put(to.seq, from.tokens)
+	to.job, to.tokens, to.since, to.shared = from.job, from.tokens, from.since, from.shared
+	from.job, from.tokens, from.cells, from.shared = nil, nil, 0, 0
+	to.job.seat = to
+	p.left = from
 	return nil
 }
 
