@@ -10,13 +10,15 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // SetSizes tells [ProportionalSetSize] and [UncachedSetSize] of processes that are asked
 // for again and again. For those the kernel goes through all pages of a process, some
 // milliseconds for each GiB on a core that llama.cpp's threads wait for. What a process
 // has in memory itself, whoever shares it, the kernel counts all the time: where that has
-// hardly changed, the sizes have changed as much. Safe for concurrent use; the zero value
+// hardly changed, of its own and of what could be shared, the sizes have changed as much. Safe for concurrent use; the zero value
 // is ready.
 type SetSizes struct {
 	mu   sync.Mutex
@@ -70,14 +72,13 @@ func (s *SetSizes) look(root fs.FS, pid int, now time.Time) (then setSize, resid
 	defer s.mu.Unlock()
 	resident, own, err = countedSizes(root, pid)
 	if err != nil {
-		delete(s.seen, pid)
+		clear(s.seen) // what that one has shared may be the others' alone now
 		return then, 0, 0, err
 	}
 	if last := s.seen[pid]; last != nil && resident > 0 && now.Sub(last.at) < setSizeAge &&
-		max(resident-last.resident, last.resident-resident) <= setSizeDrift {
+		near(own, last.own) && near(resident-own, last.resident-last.own) {
 		return *last, resident, own, nil
 	}
-	delete(s.seen, pid)
 	then = setSize{at: now, resident: resident, own: own}
 	values, name, err := setSizes(root, pid)
 	if err != nil {
@@ -96,12 +97,14 @@ func (s *SetSizes) look(root fs.FS, pid int, now time.Time) (then setSize, resid
 	return then, resident, own, nil
 }
 
+func near(a, b Bytes) bool { return max(a-b, b-a) <= setSizeDrift }
+
 // countedSizes reads /proc/<pid>/statm: all that a process has in memory, and without
 // what has a file or is shared memory.
 func countedSizes(root fs.FS, pid int) (resident, own Bytes, err error) {
 	name := path.Join("proc", strconv.Itoa(pid), "statm")
 	text, err := readFile(root, name)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		err = ErrProcessNotFound
 	}
 	if err != nil {

@@ -46,6 +46,10 @@ func TestSetSizes(t *testing.T) {
 	pss, own = both(process(120*pages, 60*pages, 50*1024, 59*1024), 13*time.Second)
 	require.Equal(t, []Bytes{50 * MiB, 59 * MiB}, []Bytes{pss, own})
 
+	// As much in all, but other things.
+	pss, own = both(process(120*pages, 90*pages, 48*1024, 29*1024), 14*time.Second)
+	require.Equal(t, []Bytes{48 * MiB, 29 * MiB}, []Bytes{pss, own})
+
 	// Another process of that id, and one that has ended.
 	_, err := s.proportional(files(nil), 7, start.Add(14*time.Second))
 	require.ErrorIs(t, err, ErrProcessNotFound)

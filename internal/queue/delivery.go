@@ -24,9 +24,10 @@ type Delivery struct {
 	Published time.Time // when the job was queued
 
 	t         *Taker
-	givenBack int           // how often, before this delivery
-	msg       jetstream.Msg // the newest of the job; guarded by t.mu
-	again     int           // messages that came after the first; guarded by t.mu
+	ended     <-chan struct{} // closed when its batch has ended
+	givenBack int             // how often, before this delivery
+	msg       jetstream.Msg   // the newest of the job; guarded by t.mu
+	again     int             // messages that came after the first; guarded by t.mu
 }
 
 // receive makes a delivery of a message. It is nil if this worker has the job
@@ -193,9 +194,9 @@ func (d *Delivery) close() {
 func (d *Delivery) ack(ctx context.Context) error {
 	return d.t.c.retry(ctx, "acknowledge job "+d.Job.ID, func(ctx context.Context) error {
 		msg, _ := d.message()
-		err := msg.DoubleAck(ctx)
+		err := d.doubleAck(ctx, msg)
 		switch {
-		case errors.Is(err, jetstream.ErrMsgAlreadyAckd):
+		case errors.Is(err, jetstream.ErrMsgAlreadyAckd), errors.Is(err, errEnded):
 			return nil
 		case errors.Is(err, nats.ErrNoResponders):
 			_, lookErr := d.t.c.js.Consumer(ctx, streamJobs, consumerName(d.Job.Model, d.Job.Batch))
@@ -203,8 +204,30 @@ func (d *Delivery) ack(ctx context.Context) error {
 				return nil
 			}
 		}
-		return err //nolint:wrapcheck // retry wraps it
+		return err
 	})
+}
+
+// doubleAck acks a message and waits for the answer. There is none if the consumer goes
+// meanwhile, as it does when the batch ends with the result of this job; then it returns
+// errEnded.
+func (d *Delivery) doubleAck(ctx context.Context, msg jetstream.Msg) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-d.ended:
+			cancel(errEnded)
+		case <-done:
+		}
+	}()
+	err := msg.DoubleAck(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errEnded) {
+		return errEnded
+	}
+	return err //nolint:wrapcheck // ack wraps it
 }
 
 func giveBackKey(j api.Job) string { return Token(j.Batch) + "." + Token(j.ID) }

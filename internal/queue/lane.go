@@ -34,8 +34,9 @@ var errEnded = errors.New("the batch has ended")
 // lane is the way to the jobs of one batch and model.
 type lane struct {
 	t      *Taker
-	name   string // of the consumer
-	filter string // of the consumer
+	name   string        // of the consumer
+	filter string        // of the consumer
+	gone   chan struct{} // closed when the batch has ended
 
 	// Guarded by t.mu:
 	rank  int           // of the batch's priority
@@ -181,6 +182,7 @@ func (l *lane) take(ctx context.Context, n int, wait time.Duration) (got []*Deli
 	defer cancel()
 	for _, m := range msgs {
 		if d := l.t.receive(ctx, m); d != nil {
+			d.ended = l.gone
 			l.t.charge(l, d)
 			got = append(got, d)
 		}
@@ -249,6 +251,9 @@ func (l *lane) reset() {
 
 func (l *lane) close() {
 	l.mu.Lock()
+	if !l.ended {
+		close(l.gone)
+	}
 	l.ended = true
 	l.mu.Unlock()
 }

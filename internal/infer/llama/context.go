@@ -114,25 +114,24 @@ func (c *Context) open(opts ContextOptions) error {
 
 // Close gives the context's memory back to the system. It may be called again.
 func (c *Context) Close() error {
+	var failed error
 	if c.decoder != nil {
-		if err := c.decoder.close(); err != nil {
-			return err
-		}
+		failed = c.decoder.close()
 		c.decoder = nil
 	}
 	if c.batch.Token != nil {
 		if err := llama.BatchFree(c.batch); err != nil {
-			return fmt.Errorf("free batch: %w", err)
+			return errors.Join(failed, fmt.Errorf("free batch: %w", err))
 		}
 		c.batch = llama.Batch{}
 	}
 	if c.handle != 0 {
 		if err := llama.Free(c.handle); err != nil {
-			return fmt.Errorf("free context: %w", err)
+			return errors.Join(failed, fmt.Errorf("free context: %w", err))
 		}
 		c.handle, c.memory = 0, 0
 	}
-	return nil
+	return failed
 }
 
 // Cache is the size of the KV pool in bytes.

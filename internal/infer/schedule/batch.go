@@ -38,7 +38,7 @@ func (p *pool) fill() (int, error) {
 // prompts and decoding take turns.
 func (p *pool) allot() error {
 	decode, prompts := p.takeTurns()
-	if !prompts {
+	if decode && !prompts { // the move is over when the step has been decoded
 		if err := p.closeGap(); err != nil {
 			return err
 		}
@@ -96,17 +96,21 @@ func (p *pool) takeTurns() (decode, prompts bool) {
 }
 
 // gapPatience is how many decoding steps a free seat between others waits for a job that
-// has not come yet. A move is a copy of a stream, which takes no longer than a few steps.
-const gapPatience = 4
+// has not come yet. A move is a copy of a stream, which takes no longer than a few steps
+// where that has mostMoved cells at most.
+const (
+	gapPatience = 4
+	mostMoved   = 8192
+)
 
 // closeGap moves the job in the last seat of streams to the first free one, where that
 // leaves a smaller gap: llama.cpp decodes neighbours together, and what is beyond a gap by
 // itself.
 func (p *pool) closeGap() error {
-	if p.streams == 0 || p.vectors || p.uncut {
+	if p.streams == 0 || p.vectors || p.uncut || p.longest() > mostMoved {
 		return nil
 	}
-	free := slices.IndexFunc(p.seats, func(s *seat) bool { return s.job == nil })
+	free := slices.IndexFunc(p.seats, func(s *seat) bool { return s.job == nil && s.shared == 0 })
 	last := len(p.seats) - 1
 	for last > free && p.seats[last].job == nil {
 		last--
@@ -118,6 +122,7 @@ func (p *pool) closeGap() error {
 	if p.gapped++; p.gapped <= gapPatience {
 		return nil
 	}
+	p.gapped = 0
 	return p.move(p.seats[last], p.seats[free])
 }
 
@@ -154,16 +159,16 @@ func (p *pool) add(j *job) error {
 // decode runs the batch. Where one pool is full of what free seats have, that goes.
 func (p *pool) decode() error {
 	err := p.ctx.Decode()
+	if errors.Is(err, llama.ErrNoCells) {
+		freed, forget := p.forgetCached()
+		if forget != nil || !freed {
+			return errors.Join(err, forget)
+		}
+		err = p.ctx.Decode()
+	}
 	if s := p.left; err == nil && s != nil {
 		p.left = nil
 		return p.ctx.Forget(s.seq)
 	}
-	if !errors.Is(err, llama.ErrNoCells) {
-		return err
-	}
-	freed, forget := p.forgetCached()
-	if forget != nil || !freed {
-		return errors.Join(err, forget)
-	}
-	return p.ctx.Decode()
+	return err
 }

@@ -142,7 +142,7 @@ func (s *Scheduler) make(layouts []layout) error {
 			return err
 		}
 		if err != nil {
-			return s.make([]layout{{cells: s.opts.Cells}})
+			return s.makeOne()
 		}
 		p := newPool(l, ctx)
 		p.uncut = s.model.Recurrent()
@@ -150,9 +150,15 @@ func (s *Scheduler) make(layouts []layout) error {
 		sum = sum.Add(ctx.Compute())
 	}
 	if len(layouts) > 1 && sum > s.compute {
-		return s.make([]layout{{cells: s.opts.Cells}})
+		return s.makeOne()
 	}
 	return nil
+}
+
+// makeOne makes one pool where there cannot be two.
+func (s *Scheduler) makeOne() error {
+	s.whole = true
+	return s.make([]layout{{cells: s.opts.Cells}})
 }
 
 // vectorBatch is the most tokens in a batch for embeddings. llama.cpp calculates the

@@ -47,6 +47,7 @@ type divider struct {
 	cells  int
 	n      int   // most jobs at once
 	singly bool  // reproducible jobs must run one at a time
+	whole  bool  // there cannot be two contexts
 	costs  costs // of a decoding step; for Auto
 }
 
@@ -89,7 +90,11 @@ func (d divider) choose(needs []need) []layout {
 		return unified
 	}
 	best := unified
-	for _, other := range [][]layout{d.split(needs), {whole}} {
+	others := [][]layout{d.split(needs)}
+	if fewestStreams*whole.streams >= wanted {
+		others = append(others, []layout{whole})
+	}
+	for _, other := range others {
 		if d.pace(other, needs) > d.pace(best, needs) {
 			best = other
 		}
@@ -97,10 +102,17 @@ func (d divider) choose(needs []need) []layout {
 	return best
 }
 
+// fewestStreams of the jobs that could run must share a stream at most: where one long job
+// leaves fewer, all others would wait for its answer.
+const fewestStreams = 4
+
 // split gives the longest jobs, of which there are at most a quarter, a pool of their
 // own of at most half of the cells, and the others streams. It returns nil if that
 // leaves not every one of the others a stream.
 func (d divider) split(needs []need) []layout {
+	if d.whole {
+		return nil
+	}
 	var sorted []int
 	for _, e := range needs {
 		sorted = append(sorted, e.tokens)

@@ -42,6 +42,7 @@ func TestChoose(t *testing.T) {
 		{"long jobs on a GPU", Auto, 16384, 16, onGPU(), lengths(16, 1500), []layout{{cells: 16384}}},
 		{"one long among short", Auto, 16384, 16, onCPU(), lengths(15, 200, 4000), []layout{{cells: 12288, streams: 16}, {cells: 4096}}},
 		{"half of them long", Auto, 16384, 16, onCPU(), append(lengths(8, 200), lengths(8, 1500)...), []layout{{cells: 15360, streams: 10}}},
+		{"one very long among short", Auto, 16384, 16, onCPU(), lengths(15, 200, 9000), []layout{{cells: 16384}}},
 		{"longer than the pool", Auto, 512, 4, onCPU(), lengths(1, 5000), []layout{{cells: 512, streams: 1}}},
 		{"exact", Auto, 16384, 16, onCPU(), exact(10, lengths(16, 3000)...), []layout{{cells: 15360, streams: 5, exact: true}}},
 		{"exact against the wish", Unified, 16384, 16, onCPU(), exact(10), []layout{{cells: 16384, streams: 16, exact: true}}},

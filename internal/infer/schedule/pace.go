@@ -9,8 +9,9 @@ type costs struct {
 
 // onCPU is what a model of 143M parameters took on two cores (llama-batched-bench: 4.7 ms
 // alone, 18.5 ms for 16 in streams with 160 tokens each; 30 to 38 ms for 16 in one pool,
-// of 512 tokens in common, while that grew from 1,024 to 2,048 cells).
-func onCPU() costs { return costs{step: 4, attended: 0.0015, masked: 0.0005} }
+// of 512 tokens in common, while that grew from 1,024 to 2,048 cells; 28.5 ms for those with
+// 160 tokens each).
+func onCPU() costs { return costs{step: 4, attended: 0.0015, masked: 0.0003} }
 
 // onGPU has not been measured: weights that are read once for hundreds of jobs, and
 // attention that reads each cell of a pool once for all of them.

@@ -115,6 +115,8 @@ func (s *Scheduler) better(target []layout, needs []need) bool {
 		return true
 	case s.exact() && !target[0].exact:
 		return s.single || s.arrived-s.lastExact >= exactLinger
+	case target[0].exact != s.exact(), target[0].vectors != s.pools[0].vectors:
+		return false // of another kind: a job that fits nowhere asks for it
 	}
 	d := s.divider()
 	return d.pace(target, needs) > worthDividing*d.pace(s.layouts(), needs)
@@ -165,7 +167,7 @@ func (s *Scheduler) choose(needs []need) []layout { return s.divider().choose(ne
 // divider divides the cells there are for the jobs there are.
 func (s *Scheduler) divider() divider {
 	d := s.opts.divider()
-	d.singly, d.costs = s.single, onCPU()
+	d.singly, d.whole, d.costs = s.single, s.whole, onCPU()
 	if d.kind == Auto && s.alike {
 		d.kind = Unified
 	}

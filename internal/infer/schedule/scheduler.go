@@ -66,6 +66,7 @@ type Scheduler struct {
 	pickOne   func(i int) // of picking; made once, for a step allocates nothing
 	probed    bool        // single is known
 	single    bool        // reproducible jobs must run one at a time
+	whole     bool        // two contexts could not be had in this shape
 	fault     error       // a context is gone: Run ends
 	steps     steps
 }
@@ -125,14 +126,14 @@ func (s *Scheduler) await(ctx context.Context, cancel context.CancelFunc, j *job
 	defer j.asks.Wait()
 	defer cancel()
 	arrived := s.askAhead(j)
-	if recall := j.req.Lease.Reclaim(); recall != nil {
-		j.asks.Go(func() { s.watch(j, recall) })
-	}
 	there := s.tell(func() { s.arrive(j) })
 	close(arrived)
 	if !there {
 		j.free()
 		return nil, infer.ErrStopped
+	}
+	if recall := j.req.Lease.Reclaim(); recall != nil {
+		j.asks.Go(func() { s.watch(j, recall) })
 	}
 	defer context.AfterFunc(ctx, func() { s.tell(s.dropCancelled) })()
 	o := <-j.done
