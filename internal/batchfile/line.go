@@ -81,7 +81,11 @@ func (l *parsed) full(members []api.Member) {
 			l.object(m)
 		default:
 			// A line in which prompt is misspelt looks like this form.
-			l.unknown(m.Name, api.Nearest(m.Name, append(known, "prompt")))
+			suggestion := api.Nearest(m.Name, append(known, "prompt"))
+			if slices.Contains([]string{"prompt", "messages", "input", "model", "max_tokens", "temperature"}, m.Name) {
+				suggestion = "body." + m.Name // where it belongs in this form
+			}
+			l.unknown(m.Name, suggestion)
 		}
 	}
 	l.require(members, "custom_id", "a string that no other line has")

@@ -135,6 +135,7 @@ func TestReadFaults(t *testing.T) {
 		{name: "null body", text: line(`null`), customID: "a", field: "body", says: []string{"wrong type", "null"}},
 		{name: "unknown field", text: strings.Replace(good, `{"custom`, `{"priority":1,"custom`, 1), customID: "a", field: "priority", says: []string{"unknown field"}},
 		{name: "misspelt field", text: strings.Replace(good, `"custom_id"`, `"customid"`, 1), field: "customid", says: []string{`did you mean "custom_id"?`, "custom_id: missing"}},
+		{name: "prompt beside body", text: `{"custom_id":"z","url":"/v1/completions","prompt":"a"}`, customID: "z", field: "prompt", says: []string{`did you mean "body.prompt"?`, "body: missing"}},
 		{name: "misspelt prompt", text: `{"promt":"x"}`, field: "promt", says: []string{`did you mean "prompt"?`}},
 		{name: "unknown body field", text: line(`{"model":"m","messages":[{"role":"user","content":"x"}],"max_token":5}`), customID: "a", field: "body.max_token", says: []string{`did you mean "body.max_tokens"?`}},
 		{name: "body field of the wrong type", text: line(`{"model":"m","messages":[{"role":"user","content":5}]}`), customID: "a", field: "body.messages[0].content", says: []string{"wrong type"}},

@@ -51,8 +51,12 @@ const sayRefused = 3
 // refuse writes the error of a line that was not sent.
 func (f *follower) refuse(r api.Result) error {
 	f.failed++
-	if f.badLines++; f.badLines <= sayRefused && r.Error != nil {
+	switch f.badLines++; {
+	case r.Error == nil:
+	case f.badLines <= sayRefused:
 		f.batch.log.Warn("a line is refused", zap.String("reason", r.Error.Message))
+	case f.badLines == sayRefused+1:
+		f.batch.log.Warn("more lines are refused; the error file has all of them with the reason")
 	}
 	return f.write(r)
 }
