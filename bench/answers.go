@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
-	"net/http"
 	"os"
 	"slices"
 
@@ -280,28 +278,9 @@ func (s *same) askServer(ctx context.Context, extra map[string]any) (found []ans
 
 // complete asks llama-server's own endpoint for the likeliest tokens after a prompt.
 func (s *same) complete(ctx context.Context, l *load, prompt []llama.Token) (a answer, err error) {
-	fields := map[string]any{"prompt": prompt, "n_predict": sameOut, "temperature": 0, "return_tokens": true}
-	maps.Copy(fields, l.extra)
-	content, err := json.Marshal(fields)
+	body, err := l.post(ctx, "/completion", map[string]any{"prompt": prompt, "n_predict": sameOut, "temperature": 0, "return_tokens": true})
 	if err != nil {
-		return a, fmt.Errorf("encode a request: %w", err)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url+"/completion", bytes.NewReader(content))
-	if err != nil {
-		return a, fmt.Errorf("make a request: %w", err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := l.client.Do(request)
-	if err != nil {
-		return a, fmt.Errorf("send a request: %w", err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return a, fmt.Errorf("read an answer: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return a, fmt.Errorf("send a request: status %d: %s", response.StatusCode, body)
+		return a, err
 	}
 	return s.readAnswer(body, len(prompt))
 }

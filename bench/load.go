@@ -60,31 +60,40 @@ func (l *load) complete(ctx context.Context, j job) (u api.Usage, err error) {
 		"prompt": j.prompt, "max_tokens": j.out, "ignore_eos": true,
 		"temperature": j.sampling.Temperature, "top_p": j.sampling.TopP,
 	}
-	maps.Copy(body, l.extra)
-	content, err := json.Marshal(body)
+	answer, err := l.post(ctx, api.Completions, body)
 	if err != nil {
-		return u, fmt.Errorf("encode a request: %w", err)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url+api.Completions, bytes.NewReader(content))
-	if err != nil {
-		return u, fmt.Errorf("make a request: %w", err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := l.client.Do(request)
-	if err != nil {
-		return u, fmt.Errorf("send a request: %w", err)
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	if err != nil {
-		return u, fmt.Errorf("read an answer: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return u, fmt.Errorf("send a request: status %d: %s", response.StatusCode, answer)
+		return u, err
 	}
 	var completion struct{ Usage *api.Usage }
 	if err := json.Unmarshal(answer, &completion); err != nil || completion.Usage == nil {
 		return u, fmt.Errorf("read an answer: it has no usage: %s", answer)
 	}
 	return *completion.Usage, nil
+}
+
+// post sends fields, and those of every request, to an endpoint and returns its answer.
+func (l *load) post(ctx context.Context, endpoint string, fields map[string]any) ([]byte, error) {
+	maps.Copy(fields, l.extra)
+	content, err := json.Marshal(fields)
+	if err != nil {
+		return nil, fmt.Errorf("encode a request: %w", err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url+endpoint, bytes.NewReader(content))
+	if err != nil {
+		return nil, fmt.Errorf("make a request: %w", err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := l.client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("send a request: %w", err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, fmt.Errorf("read an answer: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("send a request: status %d: %s", response.StatusCode, answer)
+	}
+	return answer, nil
 }
