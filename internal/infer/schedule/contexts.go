@@ -157,7 +157,7 @@ func (s *Scheduler) make(layouts []layout) error {
 
 // makeOne makes one pool where there cannot be two.
 func (s *Scheduler) makeOne() error {
-	s.whole = true
+	s.undivided = true
 	return s.make([]layout{{cells: s.opts.Cells}})
 }
 

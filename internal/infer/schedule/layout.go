@@ -43,12 +43,12 @@ func streamed(cells, n, longest int) (l layout, ok bool) {
 
 // divider divides cells among contexts.
 type divider struct {
-	kind   string // Auto, Streams or Unified
-	cells  int
-	n      int   // most jobs at once
-	singly bool  // reproducible jobs must run one at a time
-	whole  bool  // there cannot be two contexts
-	costs  costs // of a decoding step; for Auto
+	kind      string // Auto, Streams or Unified
+	cells     int
+	n         int   // most jobs at once
+	singly    bool  // reproducible jobs must run one at a time
+	undivided bool  // there cannot be two contexts
+	costs     costs // of a decoding step; for Auto
 }
 
 // choose divides the cells. Every job with one of the needs fits into one of the contexts,
@@ -91,7 +91,7 @@ func (d divider) choose(needs []need) []layout {
 	}
 	best := unified
 	others := [][]layout{d.split(needs)}
-	if fewestStreams*whole.streams >= wanted {
+	if mostToAStream*whole.streams >= wanted {
 		others = append(others, []layout{whole})
 	}
 	for _, other := range others {
@@ -102,15 +102,15 @@ func (d divider) choose(needs []need) []layout {
 	return best
 }
 
-// fewestStreams of the jobs that could run must share a stream at most: where one long job
-// leaves fewer, all others would wait for its answer.
-const fewestStreams = 4
+// mostToAStream is how many of the jobs that could run at once may come to a stream. Where
+// a long job leaves fewer streams, all others would wait for its answer.
+const mostToAStream = 4
 
 // split gives the longest jobs, of which there are at most a quarter, a pool of their
 // own of at most half of the cells, and the others streams. It returns nil if that
 // leaves not every one of the others a stream.
 func (d divider) split(needs []need) []layout {
-	if d.whole {
+	if d.undivided {
 		return nil
 	}
 	var sorted []int

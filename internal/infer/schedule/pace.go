@@ -31,9 +31,6 @@ func (c costs) of(jobs, tokens float64, onePool bool) float64 {
 func (d divider) pace(layouts []layout, needs []need) float64 {
 	made, took, least := 0.0, 0.0, 0
 	for _, l := range layouts {
-		if l.cells == 0 {
-			continue
-		}
 		most := l.longest()
 		count, sum := 0, 0
 		for _, e := range needs {

@@ -167,7 +167,7 @@ func (s *Scheduler) choose(needs []need) []layout { return s.divider().choose(ne
 // divider divides the cells there are for the jobs there are.
 func (s *Scheduler) divider() divider {
 	d := s.opts.divider()
-	d.singly, d.whole, d.costs = s.single, s.whole, onCPU()
+	d.singly, d.undivided, d.costs = s.single, s.undivided, onCPU()
 	if d.kind == Auto && s.alike {
 		d.kind = Unified
 	}

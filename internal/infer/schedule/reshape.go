@@ -25,7 +25,7 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 	}
 	s.opts.Cells, s.opts.Sequences = shape.Cells, shape.Sequences
 	s.cells.Store(int64(shape.Cells))
-	s.whole = false
+	s.undivided = false
 	if err := s.exchange(); err != nil {
 		s.fault = err
 		return err

@@ -66,7 +66,7 @@ type Scheduler struct {
 	pickOne   func(i int) // of picking; made once, for a step allocates nothing
 	probed    bool        // single is known
 	single    bool        // reproducible jobs must run one at a time
-	whole     bool        // two contexts could not be had in this shape
+	undivided bool        // two contexts could not be had in this shape
 	fault     error       // a context is gone: Run ends
 	steps     steps
 }
