@@ -24,7 +24,7 @@ type Delivery struct {
 	Published time.Time // when the job was queued
 
 	t         *Taker
-	ended     <-chan struct{} // closed when its batch has ended
+	life      context.Context //nolint:containedctx // its batch's: done when that has ended
 	givenBack int             // how often, before this delivery
 	msg       jetstream.Msg   // the newest of the job; guarded by t.mu
 	again     int             // messages that came after the first; guarded by t.mu
@@ -212,19 +212,11 @@ func (d *Delivery) ack(ctx context.Context) error {
 // meanwhile, as it does when the batch ends with the result of this job; then it returns
 // errEnded.
 func (d *Delivery) doubleAck(ctx context.Context, msg jetstream.Msg) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		select {
-		case <-d.ended:
-			cancel(errEnded)
-		case <-done:
-		}
-	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.life, cancel)()
 	err := msg.DoubleAck(ctx)
-	if err != nil && errors.Is(context.Cause(ctx), errEnded) {
+	if err != nil && d.life.Err() != nil {
 		return errEnded
 	}
 	return err //nolint:wrapcheck // ack wraps it

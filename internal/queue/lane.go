@@ -34,9 +34,10 @@ var errEnded = errors.New("the batch has ended")
 // lane is the way to the jobs of one batch and model.
 type lane struct {
 	t      *Taker
-	name   string        // of the consumer
-	filter string        // of the consumer
-	gone   chan struct{} // closed when the batch has ended
+	name   string          // of the consumer
+	filter string          // of the consumer
+	life   context.Context //nolint:containedctx // the batch's: done when that has ended
+	end    context.CancelFunc
 
 	// Guarded by t.mu:
 	rank  int           // of the batch's priority
@@ -49,7 +50,6 @@ type lane struct {
 
 	mu       sync.Mutex         // also held while the consumer is made
 	consumer jetstream.Consumer // nil = to be made; guarded by mu
-	ended    bool               // guarded by mu
 }
 
 // Fetch takes at least 1 and at most n jobs (n ≥ 1), and waits for them until ctx
@@ -158,17 +158,6 @@ func (t *Taker) linger(ctx context.Context, n int) []*Delivery {
 	return got
 }
 
-// pauseUnless waits for d, but not longer than until changed is closed or ctx is done.
-func pauseUnless(ctx context.Context, changed <-chan struct{}, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-changed:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
 // take takes up to n jobs; if there are none it waits for the first ones. all says
 // whether the lane had as many: if not, it has run dry.
 func (l *lane) take(ctx context.Context, n int, wait time.Duration) (got []*Delivery, all bool, err error) {
@@ -182,7 +171,7 @@ func (l *lane) take(ctx context.Context, n int, wait time.Duration) (got []*Deli
 	defer cancel()
 	for _, m := range msgs {
 		if d := l.t.receive(ctx, m); d != nil {
-			d.ended = l.gone
+			d.life = l.life
 			l.t.charge(l, d)
 			got = append(got, d)
 		}
@@ -220,7 +209,7 @@ func (l *lane) open(ctx context.Context) (jetstream.Consumer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.ended:
+	case l.life.Err() != nil:
 		return nil, errEnded
 	case l.consumer != nil:
 		return l.consumer, nil
@@ -251,10 +240,7 @@ func (l *lane) reset() {
 
 func (l *lane) close() {
 	l.mu.Lock()
-	if !l.ended {
-		close(l.gone)
-	}
-	l.ended = true
+	l.end()
 	l.mu.Unlock()
 }
 

@@ -77,13 +77,18 @@ func (c *Client) endTries() {
 
 // pause waits; it reports false if ctx is done first.
 func pause(ctx context.Context, d time.Duration) bool {
+	pauseUnless(ctx, nil, d)
+	return ctx.Err() == nil
+}
+
+// pauseUnless waits for d, but not longer than until changed is closed or ctx is done.
+func pauseUnless(ctx context.Context, changed <-chan struct{}, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
+	case <-changed:
 	case <-timer.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -234,7 +234,8 @@ func (t *Taker) arrange() {
 			l, r := t.lanes[name], rank(b.Tempo.Priority)
 			if l == nil {
 				t.count++
-				l = &lane{t: t, name: name, filter: jobsOf(model, b.ID), gone: make(chan struct{}), rank: r, cost: firstCost, fresh: true, since: t.count}
+				l = &lane{t: t, name: name, filter: jobsOf(model, b.ID), rank: r, cost: firstCost, fresh: true, since: t.count}
+				l.life, l.end = context.WithCancel(context.Background())
 			} else if l.rank != r { // what it had used counts among others
 				l.rank, l.used = r, t.rotas[r].clock
 			}
