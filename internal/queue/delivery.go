@@ -214,7 +214,7 @@ func (d *Delivery) ack(ctx context.Context) error {
 func (d *Delivery) doubleAck(ctx context.Context, msg jetstream.Msg) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(d.life, cancel)()
+	defer context.AfterFunc(d.life, cancel)() //nolint:contextcheck // the batch's life, not the caller's
 	err := msg.DoubleAck(ctx)
 	if err != nil && d.life.Err() != nil {
 		return errEnded
