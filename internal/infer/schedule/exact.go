@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -64,7 +65,9 @@ func (p *pool) allotPieces() {
 // weights in some types add up in another order where there are more rows; then
 // reproducible jobs run one at a time. p is empty, and is so afterwards.
 func (s *Scheduler) probe(p *pool) error {
-	alone, err := s.probeRun(p, 0)
+	began := time.Now()
+	r := prober{pool: p, vocabulary: s.model.Vocabulary()}
+	alone, err := r.run(0)
 	if err != nil {
 		return err
 	}
@@ -73,17 +76,21 @@ func (s *Scheduler) probe(p *pool) error {
 		if mates >= p.streams {
 			continue
 		}
-		other, err := s.probeRun(p, mates)
+		other, err := r.run(mates)
 		if err != nil {
 			return err
 		}
 		same = same && slices.Equal(alone, other)
 	}
+	if err := r.forget(); err != nil {
+		return err
+	}
 	s.probed, s.single = true, !same
 	if s.single {
-		s.log.Warn("with this model on this machine a sequence's numbers depend on what else is in the batch: reproducible jobs run one at a time")
+		s.log.Warn("with this model on this machine a sequence's numbers depend on what else is in the batch: reproducible jobs run one at a time",
+			zap.Duration("took", time.Since(began)))
 	} else {
-		s.log.Info("with this model on this machine a sequence's numbers do not depend on what else is in the batch", zap.Int("piece_tokens", exactPiece))
+		s.log.Info("with this model on this machine a sequence's numbers do not depend on what else is in the batch", zap.Int("piece_tokens", exactPiece), zap.Duration("took", time.Since(began)))
 	}
 	return nil
 }
@@ -96,52 +103,84 @@ const (
 	probeSteps  = 12
 )
 
-// probeRun decodes sequence 0 and so many mates, and returns the logits of sequence 0
-// at each step.
-func (s *Scheduler) probeRun(p *pool, mates int) ([]float32, error) {
-	token := func(seq, pos int) llama.Token { return llama.Token((7 + 31*pos + 1009*seq) % s.model.Vocabulary()) }
-	prompt := func(seq int) int {
-		if seq > 0 {
-			return probeMate
-		}
-		return min(probePrompt, p.longest()-probeSteps)
+// prober decodes sequence 0 of a pool beside others.
+type prober struct {
+	*pool
+	vocabulary int
+	there      int // sequences that have their prompt, and nothing more
+}
+
+func (r *prober) token(seq, pos int) llama.Token {
+	return llama.Token((7 + 31*pos + 1009*seq) % r.vocabulary)
+}
+
+func (r *prober) prompt(seq int) int {
+	if seq > 0 {
+		return probeMate
 	}
-	for seq := range 1 + mates {
-		for pos := 0; pos < prompt(seq); {
-			p.ctx.Clear()
-			for range min(exactPiece, prompt(seq)-pos) {
-				if _, err := p.ctx.Add(token(seq, pos), pos, seq, false); err != nil {
-					return nil, err
-				}
-				pos++
-			}
-			if err := p.ctx.Decode(); err != nil {
-				return nil, err
-			}
-		}
-	}
-	var found []float32
-	for step := range probeSteps {
-		p.ctx.Clear()
-		for seq := range 1 + mates {
-			pos := prompt(seq) + step
-			if _, err := p.ctx.Add(token(seq, pos), pos, seq, true); err != nil {
-				return nil, err
-			}
-		}
-		if err := p.ctx.Decode(); err != nil {
+	return min(probePrompt, r.longest()-probeSteps)
+}
+
+// run returns the logits of sequence 0 at each step beside so many mates.
+func (r *prober) run(mates int) (found []float32, err error) {
+	for ; r.there <= mates; r.there++ {
+		if err := r.read(r.there); err != nil {
 			return nil, err
 		}
-		logits, err := p.ctx.Logits(0)
+	}
+	for step := range probeSteps {
+		r.ctx.Clear()
+		for seq := range 1 + mates {
+			pos := r.prompt(seq) + step
+			if _, err := r.ctx.Add(r.token(seq, pos), pos, seq, true); err != nil {
+				return nil, err
+			}
+		}
+		if err := r.ctx.Decode(); err != nil {
+			return nil, err
+		}
+		logits, err := r.ctx.Logits(0)
 		if err != nil {
 			return nil, err
 		}
 		found = append(found, logits...)
 	}
 	for seq := range 1 + mates {
-		if err := p.ctx.Forget(seq); err != nil {
+		cut, err := r.ctx.Trim(seq, r.prompt(seq))
+		if err != nil {
 			return nil, err
+		}
+		if !cut { // a state has no single tokens: the prompts are read again
+			return found, r.forget()
 		}
 	}
 	return found, nil
+}
+
+// read decodes the prompt of a sequence in pieces.
+func (r *prober) read(seq int) error {
+	for pos := 0; pos < r.prompt(seq); {
+		r.ctx.Clear()
+		for range min(exactPiece, r.prompt(seq)-pos) {
+			if _, err := r.ctx.Add(r.token(seq, pos), pos, seq, false); err != nil {
+				return err
+			}
+			pos++
+		}
+		if err := r.ctx.Decode(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget empties the pool.
+func (r *prober) forget() error {
+	for seq := range r.there {
+		if err := r.ctx.Forget(seq); err != nil {
+			return err
+		}
+	}
+	r.there = 0
+	return nil
 }
