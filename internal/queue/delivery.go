@@ -22,6 +22,7 @@ type Delivery struct {
 	Job       api.Job
 	Attempt   int       // 1 = the first; deliveries that were given back do not count
 	Published time.Time // when the job was queued
+	Queued    int       // jobs of its batch and model that no worker had taken yet when this one was
 
 	t         *Taker
 	life      context.Context //nolint:containedctx // its batch's: done when that has ended
@@ -41,7 +42,7 @@ func (t *Taker) receive(ctx context.Context, m jetstream.Msg) *Delivery {
 	if t.adopt(m) {
 		return nil
 	}
-	d := &Delivery{Published: meta.Timestamp, t: t, msg: m}
+	d := &Delivery{Published: meta.Timestamp, Queued: int(meta.NumPending), t: t, msg: m}
 	if err := readJob(m, &d.Job); err != nil {
 		t.refuse(ctx, m, err)
 		return nil

@@ -62,6 +62,11 @@ func (w *Worker) takeTurn(ctx, work context.Context) ([]*job, error) {
 		unused.release()
 		w.slots.leave()
 	}
+	queued := 0
+	if n := len(deliveries); n == len(tickets) {
+		queued = deliveries[n-1].Queued
+	}
+	w.slots.queue(queued)
 	return admitted, err
 }
 

@@ -58,7 +58,7 @@ func (w *Worker) leave(j *job) budget.Bytes {
 	w.lastJob = time.Now()
 	w.mu.Unlock()
 	close(j.left)
-	w.slots.leave()
+	w.slots.end()
 	return peak
 }
 

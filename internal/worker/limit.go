@@ -279,7 +279,7 @@ func (w *Worker) retune(limit budget.Bytes) {
 	n, available := w.autoParallelTokens(limit)
 	n = min(n, w.pool.sequences)
 	if before, _ := w.slots.counts(); n != before {
-		w.slots.set(n, w.ahead(n))
+		w.slots.set(n, w.early(n))
 		w.log.Info("max_parallel_tokens follows what is available", zap.Int("max_parallel_tokens", n),
 			zap.Int("before", before), zap.Int64("available_bytes", int64(available)), zap.Int64("token_bytes", int64(w.perToken)))
 	}

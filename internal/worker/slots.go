@@ -11,15 +11,39 @@ import (
 type slots struct {
 	mu     sync.Mutex
 	most   int           // guarded by mu
-	ahead  int           // see newSlots; guarded by mu
+	early  bool          // see newSlots; guarded by mu
+	queued int           // see queue; guarded by mu
+	ended  bool          // one has come to its end since the queue was empty; guarded by mu
 	inside int           // guarded by mu
 	moved  chan struct{} // closed and replaced when there may be room; guarded by mu
 }
 
-// newSlots lets most in, and so many more ahead of their time, to be there when one of
-// the others leaves.
-func newSlots(most, ahead int) *slots {
-	return &slots{most: most, ahead: ahead, moved: make(chan struct{})}
+// newSlots lets most in, and if early some more ahead of their time, to be there when
+// others leave.
+func newSlots(most int, early bool) *slots {
+	return &slots{most: most, early: early, moved: make(chan struct{})}
+}
+
+// ahead is how many are let in ahead of their time. It is a quarter of most at first. When
+// one has ended, other workers have had the time to fill up too: from then on it is as many
+// as most, as jobs of one length all end at once, if twice as many are queued. mu is held.
+func (s *slots) ahead() int {
+	switch {
+	case !s.early:
+		return 0
+	case s.ended && s.queued >= 2*s.most:
+		return s.most
+	}
+	return (s.most + 3) / 4
+}
+
+// queue notes how many are queued that nobody has let in.
+func (s *slots) queue(left int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queued = left
+	s.ended = s.ended && left > 0
+	s.wake()
 }
 
 // enter waits for room. It returns ctx's error if ctx is done first.
@@ -46,7 +70,7 @@ func (s *slots) tryEnter() bool {
 func (s *slots) try() (entered bool, moved <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.inside >= s.most+s.ahead {
+	if s.inside >= s.most+s.ahead() {
 		return false, s.moved
 	}
 	s.inside++
@@ -61,11 +85,19 @@ func (s *slots) leave() {
 	s.wake()
 }
 
-// set changes how many may be inside.
-func (s *slots) set(most, ahead int) {
+// end is leave for one that has come to its end.
+func (s *slots) end() {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.leave()
+}
+
+// set changes how many may be inside; see newSlots.
+func (s *slots) set(most int, early bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.most, s.ahead = most, ahead
+	s.most, s.early = most, early
 	s.wake()
 }
 

@@ -52,7 +52,7 @@ func (w *Worker) start(ctx context.Context) error {
 	w.touch()
 	w.cells.Store(int64(shape.Cells))
 	w.ticket.Store(int64(min(firstTicket, shape.Cells)))
-	w.slots = newSlots(shape.Sequences, w.ahead(shape.Sequences))
+	w.slots = newSlots(shape.Sequences, w.early(shape.Sequences))
 	return w.settle(ctx, allocated)
 }
 
@@ -231,16 +231,11 @@ func (w *Worker) measured(allocated budget.Footprint, total budget.Bytes) budget
 	return allocated
 }
 
-// ahead is how many jobs more than n are fetched, so that the engine has the next one when
-// one of n ends: a quarter. They wait there with memory of their own, and are the first to give
-// way. Where n is less than the engine has sequences, they would run: then there are none.
-// Nor are there beside other models, which have a use for the memory.
-func (w *Worker) ahead(n int) int {
-	if n < w.pool.sequences || w.common != nil {
-		return 0
-	}
-	return (n + 3) / 4
-}
+// early reports whether jobs are fetched ahead of their time where n run, so that the
+// engine has the next ones when some end. They wait there with memory of their own, and are
+// the first to give way. Where n is less than the engine has sequences, they would run.
+// Beside other models, which have a use for the memory, there are none.
+func (w *Worker) early(n int) bool { return n >= w.pool.sequences && w.common == nil }
 
 // context is the longest job in tokens: what the model has, or the pool, if that is
 // less.
