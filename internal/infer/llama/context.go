@@ -21,10 +21,9 @@ type ContextOptions struct {
 	// must be a multiple of 256. Without it all share the pool (llama.cpp's unified
 	// KV cache), and attention looks at the cells of all.
 	Streams bool
-	// Exact leaves out flash attention. With Streams and quantised weights a sequence's
-	// logits are then the same bit for bit whatever else is in the batch, if it goes
-	// through the model in the same pieces.
-	Exact bool
+	// NoFlash leaves out flash attention. The scores of all tokens that go through at once
+	// are in memory then.
+	NoFlash bool
 	// Embeddings gives every token of a batch its vector; see Context.Embedding.
 	Embeddings bool
 	// TypeK and TypeV are what a cell's keys and values are kept in: one of
@@ -84,7 +83,7 @@ func (c *Context) open(opts ContextOptions) error {
 		params.Embeddings, params.PoolingType = 1, llama.PoolingTypeNone
 		params.NOutputsMax = uint32(max(opts.Sequences, opts.Batch))
 	}
-	if opts.Exact {
+	if opts.NoFlash {
 		params.FlashAttentionType = llama.FlashAttentionTypeDisabled
 	}
 	var err error

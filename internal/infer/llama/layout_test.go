@@ -61,7 +61,7 @@ func TestShare(t *testing.T) {
 	m := openModel(t, false)
 	for _, streams := range []bool{false, true} {
 		c, err := m.NewContext(ContextOptions{
-			Cells: 4 * 256, Sequences: 4, Batch: 64, Threads: 1, Streams: streams, Exact: true, TypeK: "f32", TypeV: "f32",
+			Cells: 4 * 256, Sequences: 4, Batch: 64, Threads: 1, Streams: streams, NoFlash: true, TypeK: "f32", TypeV: "f32",
 		})
 		require.NoError(t, err)
 		require.NoError(t, decode(t, c, 1, 0, 100))

@@ -49,7 +49,7 @@ var loaded struct { //nolint:gochecknoglobals // it mirrors what is one for a pr
 
 // Load loads llama.cpp and its backends from dir. llama.cpp's state is one for a
 // process: a second call with the same directory returns the same Library, with
-// another directory it is an error. Warnings and errors of llama.cpp go to log.
+// another directory it is an error. Warnings and errors of llama.cpp go to log; nil = nowhere.
 func Load(dir string, log *zap.Logger) (*Library, error) {
 	loaded.Lock()
 	defer loaded.Unlock()
@@ -70,6 +70,9 @@ func Load(dir string, log *zap.Logger) (*Library, error) {
 	decodes, err := findDecodeFunctions(filepath.Join(dir, "libllama.so"))
 	if err != nil {
 		return nil, &LibraryError{dir, err}
+	}
+	if log == nil {
+		log = zap.NewNop()
 	}
 	sink := newLogSink(log)
 	llama.LogSet(sink.callback())

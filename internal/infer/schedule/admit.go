@@ -123,7 +123,7 @@ func (s *Scheduler) start(j *job, now time.Time) {
 
 // stuck reports whether a job has come to the end of its stream, but may go on.
 func (j *job) stuck() bool {
-	return j.room() <= 0 && j.leased > j.cells && j.longest > j.pool.longest()
+	return j.room() <= 0 && j.leased > j.cells && j.longest > j.pool.longest()-j.spare()
 }
 
 // displace takes jobs out of their seats that cannot go on there: those that have come

@@ -210,7 +210,7 @@ func (s *Scheduler) finish(j *job, reason string, now time.Time) error {
 	j.tokens = j.tokens[:j.prompt:j.prompt]
 	keep := j.prompt - 1
 	if j.pool.exact {
-		keep = wholePieces(keep)
+		keep = j.pool.wholePieces(keep)
 	}
 	left, err := j.pool.trim(j.seat, min(j.cells, keep))
 	if err != nil {

@@ -15,15 +15,19 @@ func (p *pool) fill() (int, error) {
 	for _, s := range p.seats {
 		s.take = 0
 	}
-	if p.exact {
-		p.allotPieces()
-	} else if err := p.allot(); err != nil {
+	if err := p.allot(); err != nil {
 		return 0, err
 	}
+	p.pair()
 	n := 0
 	for _, s := range p.seats {
 		for range s.take {
 			if err := p.add(s.job); err != nil {
+				return 0, err
+			}
+		}
+		if s.paired {
+			if _, err := p.ctx.Add(0, s.job.cells, s.seq, false); err != nil {
 				return 0, err
 			}
 		}
@@ -35,7 +39,7 @@ func (p *pool) fill() (int, error) {
 // allot says how many tokens of each job are in the batch. In one pool the next tokens of
 // the decoding jobs and pieces of prompts go through the model side by side. In streams
 // llama.cpp would take them apart again, as all sequences must have as many tokens there:
-// prompts and decoding take turns.
+// prompts and decoding take turns. For reproducible jobs prompts go one by one, in pieces.
 func (p *pool) allot() error {
 	decode, prompts := p.takeTurns()
 	if decode && !prompts { // the move is over when the step has been decoded
@@ -57,8 +61,13 @@ func (p *pool) allot() error {
 	}
 	for _, s := range p.oldest() {
 		j := s.job
-		if !j.prefilling() {
+		if !j.prefilling() || !j.goesOn() {
 			continue
+		}
+		if p.exact {
+			s.take = j.piece()
+			p.read += s.take
+			break
 		}
 		n := min(j.pending(), j.room())
 		if cut := n > room; cut && p.streams > 0 && n <= p.ctx.Options().Batch {
@@ -66,11 +75,12 @@ func (p *pool) allot() error {
 		}
 		s.take = min(n, room)
 		room -= s.take
+		p.read += s.take
 	}
 	return nil
 }
 
-// promptsInTurn is how many batches of prompts may go before the decoding jobs have their
+// promptsInTurn is how many batches' worth of prompts may go before the decoding jobs have their
 // next step. The more sequences decode together the less each costs, so the seats are to
 // be filled first; but short jobs, of which there are always more, must not keep a long
 // one from its tokens.
@@ -79,19 +89,19 @@ const promptsInTurn = 8
 // takeTurns decides what the batch is of: in one pool always both.
 func (p *pool) takeTurns() (decode, prompts bool) {
 	for _, s := range p.seats {
-		if j := s.job; j != nil && j.room() > 0 {
+		if j := s.job; j != nil && j.goesOn() {
 			decode = decode || !j.prefilling()
 			prompts = prompts || j.prefilling()
 		}
 	}
 	if p.streams == 0 || !decode || !prompts {
-		p.prompts = 0
+		p.read = 0
 		return decode, prompts
 	}
-	if p.prompts++; p.prompts <= promptsInTurn {
+	if p.read < promptsInTurn*p.ctx.Options().Batch {
 		return false, true
 	}
-	p.prompts = 0
+	p.read = 0
 	return true, false
 }
 
@@ -166,9 +176,19 @@ func (p *pool) decode() error {
 		}
 		err = p.ctx.Decode()
 	}
-	if s := p.left; err == nil && s != nil {
+	if err != nil {
+		return err
+	}
+	for _, s := range p.seats {
+		if s.paired {
+			if _, err := p.ctx.Trim(s.seq, s.job.cells); err != nil {
+				return err
+			}
+		}
+	}
+	if s := p.left; s != nil {
 		p.left = nil
 		return p.ctx.Forget(s.seq)
 	}
-	return err
+	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tempo/api"
+	"tempo/internal/infer"
 	"tempo/internal/infer/infertest"
 	"tempo/internal/infer/llama"
 )
@@ -61,16 +62,17 @@ func TestStreamsTakeTurns(t *testing.T) {
 	steps := stepsOf(t, opts, oneAmongMany()...)
 	decoding := func(s [2]int64) bool { return s[1] > 0 }
 	first := slices.IndexFunc(steps, decoding)
-	row, most := 0, 0
+	var row, most int64
 	for _, s := range steps[first:] {
 		require.True(t, s[0] == 0 || s[1] == 0, "a step has either prompts or decoding jobs: %v", s)
 		require.Contains(t, []int64{0, steps[0][0]}, s[0], "no prompt is cut that fits into a batch")
-		row++
+		row += s[0]
 		if decoding(s) {
-			most, row = max(most, row-1), 0
+			most, row = max(most, row), 0
 		}
 	}
-	require.Equal(t, promptsInTurn, most, "prompts go first, but not for ever")
+	require.GreaterOrEqual(t, most, int64(promptsInTurn*64), "prompts go first")
+	require.Less(t, most, int64((promptsInTurn+1)*64), "but not for ever")
 }
 
 func TestOnePoolMixes(t *testing.T) {
@@ -131,7 +133,7 @@ func TestNobodyMovesWithoutAStep(t *testing.T) {
 	opts.Layout = Streams
 	p := newScheduler(t, opts, nil).pools[0]
 	sit := func(first llama.Token, prompt, leased int) *job {
-		j := &job{prompt: prompt, index: -1, leased: leased, longest: 200}
+		j := &job{req: infer.Request{Job: &api.Request{}}, prompt: prompt, index: -1, leased: leased, longest: 200}
 		for i := range prompt {
 			j.tokens = append(j.tokens, first+llama.Token(i))
 		}

@@ -146,6 +146,9 @@ func (s *Scheduler) make(layouts []layout) error {
 		}
 		p := newPool(l, ctx)
 		p.uncut = s.model.Recurrent()
+		if l.exact {
+			p.piece = exactPiece(s.model)
+		}
 		s.pools = append(s.pools, p)
 		sum = sum.Add(ctx.Compute())
 	}
@@ -165,11 +168,10 @@ func (s *Scheduler) makeOne() error {
 // logits of all, so that more would take much memory.
 const vectorBatch = 16
 
-// context makes one context. Without flash attention the scores of all tokens that go
-// through at once are in memory, so that there are fewer.
+// context makes one context.
 func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	opts := llama.ContextOptions{
-		Cells: l.cells, Sequences: l.streams, Streams: l.streams > 0, Exact: l.exact,
+		Cells: l.cells, Sequences: l.streams, Streams: l.streams > 0,
 		Batch: s.opts.Batch, Threads: s.opts.Threads, TypeK: s.opts.TypeK, TypeV: s.opts.TypeV,
 	}
 	if l.streams == 0 {
@@ -177,13 +179,14 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	}
 	if l.vectors { // all tokens are outputs then, with logits for each that nobody reads
 		opts.Embeddings, opts.Batch = true, min(opts.Batch, vectorBatch)
-		opts.Exact = s.opts.Inexact == nil // flash attention adds up in half precision
+		opts.NoFlash = s.opts.Inexact == nil // flash attention adds up in half precision
 		return s.model.NewContext(opts)
 	}
 	opts.Micro = opts.Batch
 	if l.exact {
-		opts.Micro = exactPiece
-		opts.Batch = max(opts.Batch, exactPiece)
+		opts.Micro = exactPiece(s.model)
+		opts.Batch = max(opts.Batch, opts.Micro)
+		opts.NoFlash = s.model.Recurrent()
 	}
 	opts.Batch = max(opts.Batch, opts.Sequences+promptShare) // every job has its next token in each step
 	return s.model.NewContext(opts)

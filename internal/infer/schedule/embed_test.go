@@ -72,7 +72,7 @@ func TestEmbeddingIsTheMean(t *testing.T) {
 	r := newRig(t, 1024, 4, 64)
 	tokens, err := r.model.Tokenize("the mean of all")
 	require.NoError(t, err)
-	c, err := r.model.NewContext(llama.ContextOptions{Cells: 256, Sequences: 1, Batch: 64, Threads: 1, Embeddings: true, Exact: true, TypeK: "f32", TypeV: "f32"})
+	c, err := r.model.NewContext(llama.ContextOptions{Cells: 256, Sequences: 1, Batch: 64, Threads: 1, Embeddings: true, NoFlash: true, TypeK: "f32", TypeV: "f32"})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, c.Close()) }()
 	sum := make([]float64, 64)

@@ -11,52 +11,44 @@ import (
 
 // In a pool for reproducible jobs every sequence goes through the model in the same
 // pieces always: its prompt in whole pieces and the rest of it, by itself, and then
-// token by token, together with others. Attention adds up in another order where a
-// sequence has more tokens in a batch; the difference is small and mostly lost when
-// numbers are rounded to the KV cache's type, but not always. Whether the rows of
-// different sequences are independent of each other depends on the type of the
-// weights; see probe.
+// token by token, together with others. Attention adds up in another order where a piece has
+// 64 tokens or more; the difference is small and mostly lost when numbers are rounded to
+// the KV cache's type, but not always. Whether the rows of different sequences are
+// independent of each other depends on the type of the weights; see probe.
 
-// exactPiece is how many tokens of a prompt are a piece, the same on every worker. From
-// 64 on the kernels gain nothing more, and the scores of attention, which are in memory
-// without flash attention, would take more room.
-const exactPiece = 64
+// exactPiece is how many tokens of a prompt are a piece, the same on every worker with the
+// model. The kernels gain nothing more beyond. A recurrent model does without flash
+// attention, see pair, and there the scores of attention are in memory.
+func exactPiece(m *llama.Model) int {
+	if m.Recurrent() {
+		return 64
+	}
+	return 256
+}
 
 // wholePieces is how many of n tokens are in whole pieces.
-func wholePieces(n int) int { return n / exactPiece * exactPiece }
+func (p *pool) wholePieces(n int) int { return n / p.piece * p.piece }
 
-// piece is how many of a job's tokens go through the model next, in one piece. What it
-// has generated is decoded again as it was the first time.
+// piece is how many of a job's tokens must go through the model together next.
 func (j *job) piece() int {
-	if left := j.prompt - j.cells; left > 0 {
-		return min(left, exactPiece)
+	if left := j.prompt - j.cells; j.pool.exact && left > 0 {
+		return min(left, j.pool.piece)
 	}
 	return 1
 }
 
-// allotPieces takes either the next piece of the oldest prompt or the next token of
-// every job that is through with its prompt, in turn.
-func (p *pool) allotPieces() {
-	var prompt *seat
-	decoding := false
-	for _, s := range p.oldest() {
-		switch j := s.job; {
-		case j.room() < j.piece():
-		case j.cells >= j.prompt:
-			decoding = true
-		case prompt == nil:
-			prompt = s
-		}
-	}
-	p.prefilled = prompt != nil && !(decoding && p.prefilled)
-	if p.prefilled {
-		prompt.take = prompt.job.piece()
-		return
-	}
-	for _, s := range p.seats {
-		if j := s.job; j != nil && j.cells >= j.prompt && j.room() > 0 {
-			s.take = 1
-		}
+// goesOn reports whether there is room for what goes through the model next.
+func (j *job) goesOn() bool { return j.room() >= j.piece() }
+
+// pair puts a second token beside the only one of a reproducible job that would go through
+// the model alone, since no neighbour has one. With flash attention llama.cpp divides a
+// single token's cells among the threads and adds up their sums, in another order than
+// when there are others. The token comes after the job's own, which does not see it, and is
+// forgotten after the step. A recurrent model could not forget it.
+func (p *pool) pair() {
+	taken := func(i int) bool { return i >= 0 && i < len(p.seats) && p.seats[i].take > 0 }
+	for i, s := range p.seats {
+		s.paired = s.take == 1 && s.job.exact() && s.job.cells >= s.job.prompt && !p.uncut && !taken(i-1) && !taken(i+1)
 	}
 }
 
@@ -90,17 +82,18 @@ func (s *Scheduler) probe(p *pool) error {
 		s.log.Warn("with this model on this machine a sequence's numbers depend on what else is in the batch: reproducible jobs run one at a time",
 			zap.Duration("took", time.Since(began)))
 	} else {
-		s.log.Info("with this model on this machine a sequence's numbers do not depend on what else is in the batch", zap.Int("piece_tokens", exactPiece), zap.Duration("took", time.Since(began)))
+		s.log.Info("with this model on this machine a sequence's numbers do not depend on what else is in the batch", zap.Int("piece_tokens", p.piece), zap.Duration("took", time.Since(began)))
 	}
 	return nil
 }
 
-// What the probe decodes: a prompt in pieces, and then so many tokens one by one, past
-// the 256 cells to which llama.cpp rounds attention where a stream has as many.
+// What the probe decodes: a prompt in pieces, and then so many tokens one by one. It has more
+// than 256 cells where a stream has as many: from there on a token that is alone is
+// calculated otherwise. What depends on the number of rows shows in any step.
 const (
-	probePrompt = 250
-	probeMate   = 20 // prompt of each of the others
-	probeSteps  = 12
+	probePrompt = 260
+	probeMate   = 4 // prompt of each of the others
+	probeSteps  = 3
 )
 
 // prober decodes sequence 0 of a pool beside others.
@@ -118,7 +111,7 @@ func (r *prober) prompt(seq int) int {
 	if seq > 0 {
 		return probeMate
 	}
-	return min(probePrompt, r.longest()-probeSteps)
+	return min(probePrompt, r.longest()-probeSteps-1)
 }
 
 // run returns the logits of sequence 0 at each step beside so many mates.
@@ -136,7 +129,7 @@ func (r *prober) run(mates int) (found []float32, err error) {
 				return nil, err
 			}
 		}
-		if err := r.ctx.Decode(); err != nil {
+		if err := r.decodePaired(mates == 0 && !r.uncut, r.prompt(0)+step+1); err != nil {
 			return nil, err
 		}
 		logits, err := r.ctx.Logits(0)
@@ -157,11 +150,26 @@ func (r *prober) run(mates int) (found []float32, err error) {
 	return found, nil
 }
 
+// decodePaired runs the batch, in which sequence 0 has so many tokens in all, with another
+// beside the last if it is to be paired.
+func (r *prober) decodePaired(paired bool, tokens int) error {
+	if paired {
+		if _, err := r.ctx.Add(0, tokens, 0, false); err != nil {
+			return err
+		}
+	}
+	if err := r.ctx.Decode(); err != nil || !paired {
+		return err
+	}
+	_, err := r.ctx.Trim(0, tokens)
+	return err
+}
+
 // read decodes the prompt of a sequence in pieces.
 func (r *prober) read(seq int) error {
 	for pos := 0; pos < r.prompt(seq); {
 		r.ctx.Clear()
-		for range min(exactPiece, r.prompt(seq)-pos) {
+		for range min(r.piece, r.prompt(seq)-pos) {
 			if _, err := r.ctx.Add(r.token(seq, pos), pos, seq, false); err != nil {
 				return err
 			}

@@ -18,10 +18,10 @@ import (
 // sampled.
 func varied(n int) []api.Request {
 	random := rand.New(rand.NewPCG(3, 3))
-	common := infertest.Words(150)
+	common := infertest.Words(300)
 	jobs := make([]api.Request, n)
 	for i := range jobs {
-		prompt := fmt.Sprintf("%d %s", i, infertest.Words(1+random.IntN(300)))
+		prompt := fmt.Sprintf("%d %s", i, infertest.Words(1+random.IntN(700)))
 		if i%3 == 0 {
 			prompt = fmt.Sprintf("%s %d", common, i)
 		}
@@ -51,9 +51,33 @@ func TestReproducible(t *testing.T) {
 	}
 }
 
+// With two threads llama.cpp divides the attention of a token that is alone; see pair. They
+// wait for each other without sleeping, so that nothing else may run meanwhile.
+//
+//nolint:paralleltest // see above
+func TestReproducibleOnThreads(t *testing.T) {
+	alone := exactRig(t, gguf.Q8_0, 1024, 1, 256, 2)
+	together := exactRig(t, gguf.Q8_0, 4*1024, 4, 256, 2)
+	alone.probed, together.probed = true, true
+	var all errgroup.Group
+	for i, job := range varied(3) {
+		job.Prompt += infertest.Words(400)
+		job.MaxTokens = 40
+		want := alone.mustRun(t, job)
+		all.Go(func() error {
+			got, err := together.run(t.Context(), job, infertest.NewLease(0))
+			if err == nil && different(want, got) != "" {
+				err = fmt.Errorf("job %d: %s", i, different(want, got))
+			}
+			return err
+		})
+	}
+	require.NoError(t, all.Wait())
+}
+
 func reproduce(t *testing.T, weights gguf.TensorType, single bool, jobs []api.Request) {
 	var want []*infer.Output
-	alone := exactRig(t, weights, 4096, 1, 512)
+	alone := exactRig(t, weights, 4096, 1, 512, 1)
 	for _, job := range jobs {
 		want = append(want, alone.mustRun(t, job))
 	}
@@ -62,7 +86,7 @@ func reproduce(t *testing.T, weights gguf.TensorType, single bool, jobs []api.Re
 	} {
 		t.Run(fmt.Sprintf("%d at once", c.at), func(t *testing.T) {
 			t.Parallel()
-			r := exactRig(t, weights, c.cells, c.sequences, c.batch)
+			r := exactRig(t, weights, c.cells, c.sequences, c.batch, 1)
 			var all errgroup.Group
 			all.SetLimit(c.at)
 			for n, at := range rand.New(rand.NewPCG(uint64(i), 0)).Perm(len(jobs)) {
@@ -95,11 +119,11 @@ func reproduce(t *testing.T, weights gguf.TensorType, single bool, jobs []api.Re
 }
 
 // exactRig calculates with the usual types of the KV cache, which is harder.
-func exactRig(t *testing.T, weights gguf.TensorType, cells, sequences, batch int) *rig {
+func exactRig(t *testing.T, weights gguf.TensorType, cells, sequences, batch, threads int) *rig {
 	t.Helper()
 	tiny := gguf.Tiny()
 	tiny.Type = weights
-	s, err := New(openSpec(t, tiny), Options{Cells: cells, Sequences: sequences, Batch: batch, Threads: 1}, nil)
+	s, err := New(openSpec(t, tiny), Options{Cells: cells, Sequences: sequences, Batch: batch, Threads: threads}, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return run(t, s)
@@ -129,11 +153,11 @@ func different(want, got *infer.Output) string {
 	return ""
 }
 
-// The pools become streams without flash attention for a reproducible job, and what
+// The pools become streams for a reproducible job, and what
 // they were when there are none any more.
 func TestReproducibleOnDemand(t *testing.T) {
 	t.Parallel()
-	r := exactRig(t, gguf.Q8_0, 2048, 8, 64)
+	r := exactRig(t, gguf.Q8_0, 2048, 8, 64, 1)
 	require.False(t, r.exact())
 	r.mustRun(t, api.Request{Prompt: "once", MaxTokens: 3, Reproducible: true})
 	require.True(t, r.exact())

@@ -62,14 +62,26 @@ type outcome struct {
 // pending is how many of its tokens are still to be decoded, at least one while it runs.
 func (j *job) pending() int { return len(j.tokens) - j.cells }
 
-// prefilling reports whether more than the next token is to be decoded.
-func (j *job) prefilling() bool { return j.pending() > 1 || j.cells < j.prompt }
+// prefilling reports whether more than the next token is to be decoded. A reproducible job
+// generates again as it did the first time, token by token.
+func (j *job) prefilling() bool { return j.cells < j.prompt || j.pending() > 1 && !j.pool.exact }
 
 // exact reports whether it must be reproducible.
 func (j *job) exact() bool { return j.req.Job.Reproducible }
 
 // room is how many more tokens its lease and its seat let into the pool.
-func (j *job) room() int { return min(j.leased, j.pool.longest()) - j.cells }
+func (j *job) room() int { return min(j.leased, j.pool.longest()-j.spare()) - j.cells }
+
+// spare is how many cells beyond its own a job must have in its seat, see pool.pair.
+func (j *job) spare() int {
+	if j.exact() && j.vectors == nil {
+		return 1
+	}
+	return 0
+}
+
+// most is how many cells the job could use where there are so many.
+func (j *job) most(cells int) int { return min(j.limit, cells-j.spare()) }
 
 // share is how much output a job asks memory for in advance, in tokens. Enough
 // that most short answers never ask again, little enough that a job that might

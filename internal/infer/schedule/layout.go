@@ -16,7 +16,7 @@ const streamUnit = 256
 type layout struct {
 	cells   int
 	streams int  // 0 = one pool for all sequences
-	exact   bool // without flash attention, for reproducible jobs
+	exact   bool // for reproducible jobs
 	single  bool // and these must run one at a time, in the same pieces always
 	vectors bool // for embeddings, with the vectors of all tokens instead of an answer
 }

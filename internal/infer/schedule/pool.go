@@ -11,17 +11,16 @@ import (
 // pool is one context with a seat for each sequence.
 type pool struct {
 	layout
-	ctx   *llama.Context
-	seats []*seat
-	tree  prefix.Tree // of what the seats have, or will have when their job's prompt is through
-	turn  int         // counts the jobs that have sat down
-	order []*seat     // see oldest
-	// prefilled says that the last batch of a pool for reproducible jobs was of a prompt.
-	prefilled bool
-	prompts   int   // batches of prompts since the last decoding step that had to wait for them
-	uncut     bool  // its sequences cannot be cut: nothing is shared
-	gapped    int   // decoding steps in a row in which there was a free seat between others
-	left      *seat // the one that a job has left for another since the last decoding
+	ctx    *llama.Context
+	seats  []*seat
+	tree   prefix.Tree // of what the seats have, or will have when their job's prompt is through
+	turn   int         // counts the jobs that have sat down
+	order  []*seat     // see oldest
+	piece  int         // tokens of a prompt that go through the model together, for reproducible jobs; else 0
+	read   int         // tokens of prompts since the last decoding step that had to wait for them
+	uncut  bool        // its sequences cannot be cut: nothing is shared
+	gapped int         // decoding steps in a row in which there was a free seat between others
+	left   *seat       // the one that a job has left for another since the last decoding
 }
 
 // seat is a sequence of a pool. When its job has left, what it has of the prompt stays,
@@ -34,6 +33,7 @@ type seat struct {
 	shared int           // the most of tokens that another job has had use of
 	since  int           // turn in which it was taken last
 	take   int           // tokens of its job in this step's batch
+	paired bool          // and one more, which is forgotten then; see pair
 }
 
 func newPool(l layout, ctx *llama.Context) *pool {
@@ -82,7 +82,7 @@ func (p *pool) source(j *job) (from *seat, common int, wait bool) {
 	}
 	tokens := j.tokens[:len(j.tokens)-1] // the last one must be decoded, for its logits
 	if p.exact {
-		tokens = tokens[:wholePieces(min(len(tokens), j.prompt))]
+		tokens = tokens[:p.wholePieces(min(len(tokens), j.prompt))]
 	}
 	coming := 0
 	for seq, n := range p.tree.Matches(tokens) {
@@ -99,7 +99,7 @@ func (p *pool) source(j *job) (from *seat, common int, wait bool) {
 	}
 	switch {
 	case p.exact:
-		common = wholePieces(common)
+		common = p.wholePieces(common)
 	case p.alone(j): // in the pieces in which it went when nothing was cached, for the same answer
 		common -= common % p.ctx.Options().Batch
 	}

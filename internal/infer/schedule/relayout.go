@@ -72,7 +72,7 @@ func (s *Scheduler) expects(j *job) need {
 	}
 	most := min(j.longest, s.opts.Cells) // a running job may have been promised more, before the cells became fewer
 	n := min(max(len(j.tokens)+s.usual.tokens(), j.leased), most)
-	return need{tokens: max(n, len(j.tokens)+1), exact: j.exact()}
+	return need{tokens: max(n, len(j.tokens)+1) + j.spare(), exact: j.exact()}
 }
 
 // reconsider sees whether the waiting jobs would be better served by another layout.

@@ -34,9 +34,9 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 		switch {
 		case j.seat == nil && !s.fits(j): // it has ended
 		case j.seat == nil && j.made == 0 && j.vectors == nil:
-			j.longest = min(j.limit, shape.Cells)
+			j.longest = j.most(shape.Cells)
 		default: // never less: what a running job may write was promised when it came
-			j.longest = max(j.longest, min(j.limit, shape.Cells))
+			j.longest = max(j.longest, j.most(shape.Cells))
 		}
 	}
 	return nil

@@ -146,8 +146,8 @@ func (s *Scheduler) await(ctx context.Context, cancel context.CancelFunc, j *job
 func (s *Scheduler) askAhead(j *job) (arrived chan struct{}) {
 	arrived = make(chan struct{})
 	cells := int(s.cells.Load())
-	j.longest = min(j.limit, cells)
-	if want := j.want(cells); want != j.leased && j.fewest() <= cells {
+	j.longest = j.most(cells)
+	if want := j.want(cells); want != j.leased && j.fewest()+j.spare() <= cells {
 		j.asking = true
 		j.asks.Go(func() {
 			leased, err := j.resize(0, want)
@@ -231,14 +231,14 @@ func (s *Scheduler) arrive(j *job) {
 		s.lastExact = s.arrived
 	}
 	if s.fits(j) {
-		j.longest = min(j.limit, s.opts.Cells)
+		j.longest = j.most(s.opts.Cells)
 		s.ask(j)
 	}
 }
 
 // fits ends a job that is not in the pool and cannot get in, however empty it is.
 func (s *Scheduler) fits(j *job) bool {
-	need, have := j.fewest(), s.opts.Cells
+	need, have := j.fewest()+j.spare(), s.opts.Cells
 	if need > have {
 		s.end(j, nil, &infer.PoolError{Need: need, Have: have})
 	}

@@ -39,7 +39,7 @@ func TestKindsTakeTurns(t *testing.T) {
 // One reproducible job does not slow down those that come after it.
 func TestReproducibleDoesNotLinger(t *testing.T) {
 	t.Parallel()
-	r := exactRig(t, gguf.F32, 8192, 8, 64)
+	r := exactRig(t, gguf.F32, 8192, 8, 64, 1)
 	r.mustRun(t, api.Request{Prompt: "once", MaxTokens: 3, Reproducible: true})
 	require.True(t, r.single)
 	var all errgroup.Group
@@ -206,20 +206,20 @@ func TestExactSharesWholePieces(t *testing.T) {
 	s.probed = true
 	require.NoError(t, s.open([]layout{{cells: 2048, streams: 4, exact: true}}))
 	p := s.pools[0]
-	tokens := make([]llama.Token, 300)
+	tokens := make([]llama.Token, 600)
 	for i := range tokens {
 		tokens[i] = llama.Token(i % 50)
 	}
-	p.seats[0].tokens, p.seats[0].cells = tokens, 300
+	p.seats[0].tokens, p.seats[0].cells = tokens, 600
 	p.tree.Put(0, tokens)
-	_, common, _ := p.source(&job{tokens: tokens[:200], prompt: 70})
-	require.Equal(t, 64, common)
+	_, common, _ := p.source(&job{tokens: tokens[:500], prompt: 300})
+	require.Equal(t, 256, common)
 }
 
 // Run alone, a sampled job has the same text again, though its prompt is cached then.
 func TestAloneTwice(t *testing.T) {
 	t.Parallel()
-	r := exactRig(t, gguf.Q8_0, 4096, 8, 512)
+	r := exactRig(t, gguf.Q8_0, 4096, 8, 512, 1)
 	for i := range 20 {
 		seed := uint32(7)
 		job := api.Request{
