@@ -33,6 +33,10 @@ func CacheTypes() []string {
 	return names
 }
 
+// Quantised reports whether that type is quantised. Values of such a type are read with flash
+// attention only.
+func Quantised(name string) bool { return strings.Contains(name, "q") }
+
 // CacheTypeError says that there is no such type for the KV cache.
 type CacheTypeError struct{ Name string }
 
@@ -58,8 +62,7 @@ func cacheType(name string) (llama.GGMLType, error) {
 // quantised says, for an error, what a quantised cache asks of a model. llama.cpp's
 // own reason does not always.
 func (o ContextOptions) quantised() string {
-	isQuantised := func(name string) bool { return strings.Contains(name, "q") }
-	if !isQuantised(o.TypeK) && !isQuantised(o.TypeV) {
+	if !Quantised(o.TypeK) && !Quantised(o.TypeV) {
 		return ""
 	}
 	return fmt.Sprintf(" with keys in %s and values in %s (quantised values need flash attention, and heads of a multiple of 32)",

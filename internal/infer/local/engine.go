@@ -264,7 +264,7 @@ func (e *Engine) supports(job *api.Request) error {
 	case job.Reproducible && job.URL != api.Embeddings && e.size.NoExact != nil:
 		return &infer.RequestError{
 			Param: "reproducible", Message: "reproducible: it is not promised here: " + e.size.NoExact.Error(),
-			Advice: "send the job to a worker on a CPU with --cache-type-v f16, or leave out reproducible",
+			Advice: "send the job to a worker on a CPU, with --cache-type-v f16 if the model has a state, or leave out reproducible",
 		}
 	case unknownToken(job.Sampling.LogitBias, e.facts.Vocabulary) >= 0:
 		return &infer.RequestError{
@@ -291,10 +291,6 @@ func unknownToken(bias map[int32]float64, vocabulary int) int32 {
 		}
 	}
 	return -1
-}
-
-func quantised(cacheType string) bool {
-	return !slices.Contains([]string{"", "f16", "bf16", "f32"}, cacheType)
 }
 
 // StepTimes are the scheduler's; zeros while nothing is loaded.

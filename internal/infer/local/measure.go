@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"tempo/internal/budget"
 	"tempo/internal/infer"
@@ -48,17 +47,13 @@ func (e *Engine) options(shape infer.Shape) schedule.Options {
 	}
 }
 
-// inexact says why there can be no reproducible jobs with these settings, nil if there
+// inexact says why there can be no reproducible jobs on this device, nil if there
 // can.
 func (e *Engine) inexact() error {
-	switch {
-	case e.spec.GPU >= 0:
+	if e.spec.GPU >= 0 {
 		return errors.New("a GPU's kernels give other numbers in other batches")
-	case quantised(e.spec.CacheTypeV):
-		return fmt.Errorf("they take attention without flash attention, which cannot read values of type %s", e.spec.CacheTypeV)
-	default:
-		return nil
 	}
+	return nil
 }
 
 // computeLine finds out how much compute buffers take with more or fewer cells than in

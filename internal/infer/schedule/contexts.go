@@ -64,7 +64,9 @@ func (z *Size) add(model *llama.Model, opts Options, l []layout, most int) error
 	err := s.open(l)
 	if err == nil {
 		s.see()
-		z.KVCache = max(z.KVCache, s.cache)
+		if most == 0 { // the size of fewer cells is rounded too
+			z.KVCache = max(z.KVCache, s.cache)
+		}
 		z.ParallelBatch = max(z.ParallelBatch, s.compute)
 	}
 	z.Parts = append(z.Parts, Part{l[0].cells, most, s.compute})
@@ -179,7 +181,7 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	}
 	if l.vectors { // all tokens are outputs then, with logits for each that nobody reads
 		opts.Embeddings, opts.Batch = true, min(opts.Batch, vectorBatch)
-		opts.NoFlash = s.opts.Inexact == nil // flash attention adds up in half precision
+		opts.NoFlash = s.opts.Inexact == nil && !llama.Quantised(opts.TypeV) // flash attention adds up in half precision
 		return s.model.NewContext(opts)
 	}
 	opts.Micro = opts.Batch

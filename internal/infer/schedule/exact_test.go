@@ -41,12 +41,13 @@ func TestReproducible(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		weights gguf.TensorType
+		cache   string
 		single  bool // the kernels for these add up in another order in company
 		jobs    int
-	}{{gguf.Q8_0, false, 60}, {gguf.F32, true, 20}} {
-		t.Run(c.weights.String(), func(t *testing.T) {
+	}{{gguf.Q8_0, "f16", false, 60}, {gguf.Q8_0, "q8_0", false, 20}, {gguf.F32, "f16", true, 20}} {
+		t.Run(c.weights.String()+" "+c.cache, func(t *testing.T) {
 			t.Parallel()
-			reproduce(t, c.weights, c.single, varied(c.jobs))
+			reproduce(t, c.weights, c.cache, c.single, varied(c.jobs))
 		})
 	}
 }
@@ -56,8 +57,8 @@ func TestReproducible(t *testing.T) {
 //
 //nolint:paralleltest // see above
 func TestReproducibleOnThreads(t *testing.T) {
-	alone := exactRig(t, gguf.Q8_0, 1024, 1, 256, 2)
-	together := exactRig(t, gguf.Q8_0, 4*1024, 4, 256, 2)
+	alone := exactRig(t, gguf.Q8_0, "f16", Options{Cells: 1024, Sequences: 1, Batch: 256, Threads: 2})
+	together := exactRig(t, gguf.Q8_0, "f16", Options{Cells: 4 * 1024, Sequences: 4, Batch: 256, Threads: 2})
 	alone.probed, together.probed = true, true
 	var all errgroup.Group
 	for i, job := range varied(3) {
@@ -75,9 +76,12 @@ func TestReproducibleOnThreads(t *testing.T) {
 	require.NoError(t, all.Wait())
 }
 
-func reproduce(t *testing.T, weights gguf.TensorType, single bool, jobs []api.Request) {
+func reproduce(t *testing.T, weights gguf.TensorType, cache string, single bool, jobs []api.Request) {
 	var want []*infer.Output
-	alone := exactRig(t, weights, 4096, 1, 512, 1)
+	rig := func(t *testing.T, cells, sequences, batch int) *rig {
+		return exactRig(t, weights, cache, options(cells, sequences, batch))
+	}
+	alone := rig(t, 4096, 1, 512)
 	for _, job := range jobs {
 		want = append(want, alone.mustRun(t, job))
 	}
@@ -86,7 +90,7 @@ func reproduce(t *testing.T, weights gguf.TensorType, single bool, jobs []api.Re
 	} {
 		t.Run(fmt.Sprintf("%d at once", c.at), func(t *testing.T) {
 			t.Parallel()
-			r := exactRig(t, weights, c.cells, c.sequences, c.batch, 1)
+			r := rig(t, c.cells, c.sequences, c.batch)
 			var all errgroup.Group
 			all.SetLimit(c.at)
 			for n, at := range rand.New(rand.NewPCG(uint64(i), 0)).Perm(len(jobs)) {
@@ -118,12 +122,13 @@ func reproduce(t *testing.T, weights gguf.TensorType, single bool, jobs []api.Re
 	}
 }
 
-// exactRig calculates with the usual types of the KV cache, which is harder.
-func exactRig(t *testing.T, weights gguf.TensorType, cells, sequences, batch, threads int) *rig {
+// exactRig has a KV cache of a type that rounds.
+func exactRig(t *testing.T, weights gguf.TensorType, cache string, opts Options) *rig {
 	t.Helper()
 	tiny := gguf.Tiny()
-	tiny.Type = weights
-	s, err := New(openSpec(t, tiny), Options{Cells: cells, Sequences: sequences, Batch: batch, Threads: threads}, nil)
+	tiny.Type, tiny.HeadSize = weights, 32 // of which quantised values have a multiple
+	opts.TypeK, opts.TypeV = cache, cache
+	s, err := New(openSpec(t, tiny), opts, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return run(t, s)
@@ -157,7 +162,7 @@ func different(want, got *infer.Output) string {
 // they were when there are none any more.
 func TestReproducibleOnDemand(t *testing.T) {
 	t.Parallel()
-	r := exactRig(t, gguf.Q8_0, 2048, 8, 64, 1)
+	r := exactRig(t, gguf.Q8_0, "f16", options(2048, 8, 64))
 	require.False(t, r.exact())
 	r.mustRun(t, api.Request{Prompt: "once", MaxTokens: 3, Reproducible: true})
 	require.True(t, r.exact())
