@@ -10,8 +10,10 @@
 // Of two tokens with the same logit the one with the lower id counts as the likelier,
 // everywhere, so that what the filters keep is always the beginning of one order. The
 // draw goes through what they keep in the order of the vocabulary, and takes one random
-// number, whatever is kept: the same seed gives the same token, whatever way the
-// implementation took, on how many cores, on whatever CPU.
+// number. Where top-p keeps more than the likeliest hundred or so, a token is drawn without
+// it, up to twice, and is taken if top-p keeps it: to find out about one token is one pass
+// over the logits, to find out what all is kept takes four times as long. The same seed gives the
+// same token, on how many cores, on whatever CPU.
 //
 // That holds bit for bit because probabilities are whole numbers. The vocabulary is cut
 // into blocks of 256 tokens. In a block, a token's value is its probability relative to

@@ -5,20 +5,27 @@ import (
 	"slices"
 )
 
-// filter is what top-k, top-p and min-p keep of the row, each of what the one before
-// kept. Each keeps a prefix.
-func (r *row) filter(o Options) prefix {
-	kept := everything()
+// kept is what top-k, top-p and min-p keep of the row, each of what the one before kept.
+// Each keeps a prefix.
+type kept struct {
+	prefix
+	// mass is 0, or top-p's prefix is not known: a token of it has less than this weight
+	// at temperature 1 before it.
+	mass uint64
+}
+
+func (r *row) filter(o Options) kept {
+	k := kept{prefix: everything()}
 	if o.TopK > 0 && o.TopK < len(r.logits) {
-		kept = r.topK(o.TopK)
+		k.prefix = r.topK(o.TopK)
 	}
 	if o.TopP > 0 && o.TopP < 1 {
-		kept = r.topP(kept, o.TopP)
+		k = r.topP(k.prefix, o.TopP)
 	}
 	if o.MinP > 0 {
-		kept = r.minP(kept, o.MinP)
+		k.prefix = r.minP(k.prefix, o.MinP)
 	}
-	return kept
+	return k
 }
 
 // topK keeps the k likeliest tokens.
@@ -38,21 +45,20 @@ func (r *row) topK(k int) prefix {
 	return upTo(slices.Max(r.keys[:n]))
 }
 
-// guess is how many of the likeliest tokens are looked at before top-p takes a longer
-// way. It makes no difference to what is kept.
+// guess is how many of the likeliest tokens top-p looks at.
 const guess = 128
 
 // topP keeps the fewest likeliest tokens that have the part p of the probability of
 // those that were kept, at temperature 1.
-func (r *row) topP(kept prefix, p float64) prefix {
-	mass := r.weigh(kept, scaleOf(1))
+func (r *row) topP(from prefix, p float64) kept {
+	mass := r.weigh(from, scaleOf(1))
 	target := min(max(uint64(math.Ceil(p*float64(mass))), 1), mass)
 	if r.listed {
 		end, ok := r.reach(target, 0)
 		if !ok {
-			return kept
+			return kept{prefix: from}
 		}
-		return end.within(kept)
+		return kept{prefix: end.within(from)}
 	}
 	n := guess
 	if !r.canList(n) {
@@ -61,31 +67,50 @@ func (r *row) topP(kept prefix, p float64) prefix {
 	r.listLargest(n)
 	if end, ok := r.reach(target, 0); ok {
 		r.listed = true
-		return end.within(kept)
+		return kept{prefix: end.within(from)}
 	}
-	above := r.zoom(false, target)
-	if end, ok := r.reach(target, above); ok {
-		return end.within(kept)
+	return kept{from, target}
+}
+
+// nucleus finds out what top-p keeps, the long way.
+func (r *row) nucleus(k kept) prefix {
+	r.listed = false
+	above := r.zoom(false, k.mass)
+	if end, ok := r.reach(k.mass, above); ok {
+		return end.within(k.prefix)
 	}
-	return kept
+	return k.prefix
 }
 
 // reach returns the prefix of those listed tokens whose weights at temperature 1, added
 // to sum, first reach the target; false if all do not.
 func (r *row) reach(target, sum uint64) (prefix, bool) {
-	slices.Sort(r.keys)
-	r.sorted = r.sorted[:0]
-	for _, k := range r.keys {
-		r.sorted = append(r.sorted, keyLogit(k))
+	if sum+r.weighKeys(len(r.keys)) < target {
+		return prefix{}, false
 	}
-	r.masses = slices.Grow(r.masses[:0], len(r.keys))[:len(r.keys)]
-	r.level.weigh(r.sorted, nil, r.max, scaleOf(1), r.masses)
-	for i, m := range r.masses {
-		if sum += m; sum >= target {
-			return upTo(r.keys[i]), true
+	for n := 64; ; n *= 4 { // mostly the first few do
+		n = min(n, len(r.keys))
+		front(r.keys, n)
+		slices.Sort(r.keys[:n])
+		r.weighKeys(n)
+		reached := sum
+		for i, m := range r.masses {
+			if reached += m; reached >= target {
+				return upTo(r.keys[i]), true
+			}
 		}
 	}
-	return prefix{}, false
+}
+
+// weighKeys makes masses of the weights at temperature 1 of the first n keys, and returns
+// their total.
+func (r *row) weighKeys(n int) uint64 {
+	r.chosen = r.chosen[:0]
+	for _, k := range r.keys[:n] {
+		r.chosen = append(r.chosen, keyLogit(k))
+	}
+	r.masses = slices.Grow(r.masses[:0], n)[:n]
+	return r.level.weigh(r.chosen, nil, r.max, scaleOf(1), r.masses)
 }
 
 // minP keeps the tokens that are at least p times as likely as the likeliest, at

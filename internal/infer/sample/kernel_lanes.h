@@ -53,6 +53,25 @@ INLINE uint64_t NAME(sum)(const float *x, float top, float scale) {
 	return sum;
 }
 
+// sum_wanted is sum of what is wanted of a block: over least, or equal to it up to index until.
+INLINE uint64_t NAME(sum_wanted)(const float *x, float top, float scale, float least, int32_t until) {
+	VI index;
+	for (int j = 0; j < WIDTH; j++)
+		index[j] = j;
+	uint64_t sum = 0;
+	for (int i = 0; i < SAMPLE_BLOCK; i += 16 * WIDTH) {
+		VU lanes = {0};
+		for (int j = 0; j < 16 * WIDTH; j += WIDTH, index += WIDTH) {
+			VF v = LOAD(x + i + j);
+			VI wanted = (v > least) | ((v == least) & (index <= until));
+			lanes += NAME(values)(v, ALL(top), scale) & (VU)wanted;
+		}
+		for (int j = 0; j < WIDTH; j++)
+			sum += lanes[j];
+	}
+	return sum;
+}
+
 // top of a block. odd gets the lanes that are not numbers.
 INLINE float NAME(top)(const float *x, VI *odd) {
 	VF a = ALL(-INFINITY), b = a;
@@ -69,6 +88,11 @@ INLINE float NAME(top)(const float *x, VI *odd) {
 	return best;
 }
 
+// until is the index last of a row in the block that begins at from.
+INLINE int32_t NAME(until)(int64_t last, int64_t from) {
+	return last < from ? -1 : last - from < SAMPLE_BLOCK ? (int32_t)(last - from) : SAMPLE_BLOCK;
+}
+
 // block b of a row: in place if all of it is wanted, else a copy in buffer that has
 // -Infinity for what is not wanted and for what is beyond the row's end.
 INLINE const float *NAME(block)(const float *x, int64_t n, int64_t b, float least, int64_t last, float *buffer) {
@@ -77,7 +101,7 @@ INLINE const float *NAME(block)(const float *x, int64_t n, int64_t b, float leas
 	if (n - from >= SAMPLE_BLOCK && least == -INFINITY)
 		return x;
 	int32_t count = n - from < SAMPLE_BLOCK ? (int32_t)(n - from) : SAMPLE_BLOCK;
-	int32_t until = last < from ? -1 : last - from < SAMPLE_BLOCK ? (int32_t)(last - from) : SAMPLE_BLOCK;
+	int32_t until = NAME(until)(last, from);
 	for (int32_t i = 0; i < count; i++)
 		buffer[i] = x[i] < least || (x[i] == least && i > until) ? -INFINITY : x[i]; // NaN stays
 	for (int32_t i = count; i < SAMPLE_BLOCK; i++)
@@ -121,9 +145,14 @@ TARGET static void NAME(sums)(const float *x, int64_t n, const float *tops, floa
                               int64_t last, uint64_t *sums) {
 	float buffer[SAMPLE_BLOCK];
 	for (int64_t b = 0; b * SAMPLE_BLOCK < n; b++) {
+		int64_t from = b * SAMPLE_BLOCK;
 		sums[b] = 0;
-		if (tops[b] >= least && (tops[b] - max) * scale >= SAMPLE_NOTHING)
+		if (tops[b] < least || (tops[b] - max) * scale < SAMPLE_NOTHING)
+			continue;
+		if (least == -INFINITY || n - from < SAMPLE_BLOCK)
 			sums[b] = NAME(sum)(NAME(block)(x, n, b, least, last, buffer), tops[b], scale);
+		else
+			sums[b] = NAME(sum_wanted)(x + from, tops[b], scale, least, NAME(until)(last, from));
 	}
 }
 

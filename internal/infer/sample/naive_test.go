@@ -25,6 +25,7 @@ type naiveChoice struct {
 	changed []float32 // the logits with bias and penalties
 	order   []int32   // byLikelihood of them
 	kept    []int32   // of order, by the filters
+	from    []int32   // what it was drawn from: kept, or that without top-p
 	random  uint64
 }
 
@@ -36,12 +37,69 @@ func (n *naive) next(logits []float32) naiveChoice {
 	}
 	c.token, c.kept = c.order[0], c.order[:1]
 	if n.o.Temperature > 0 {
-		c.random = n.random.Uint64()
-		c.kept = n.keep(c.changed, c.order)
-		c.token = drawNaive(c.changed, c.kept, scaleOf(n.o.Temperature), c.random)
+		n.draw(&c)
 	}
 	n.seen[c.token]++
 	return c
+}
+
+// draw draws from what is kept; where top-p keeps many, without top-p until it keeps what
+// was drawn, at most twice.
+func (n *naive) draw(c *naiveChoice) {
+	c.kept = n.keep(c.changed, c.order, n.o.TopP)
+	all := n.keep(c.changed, c.order, 0)
+	many := n.many(c)
+	for try := 0; ; try++ {
+		c.random, c.from = n.random.Uint64(), c.kept
+		if many && try < tries {
+			c.from = all
+		}
+		c.token = drawNaive(c.changed, c.from, scaleOf(n.o.Temperature), c.random)
+		if !many || try == tries || n.keeps(c) {
+			return
+		}
+	}
+}
+
+// keeps reports whether top-p keeps the token: what is likelier has not all that it keeps.
+func (n *naive) keeps(c *naiveChoice) bool {
+	order := n.firstK(c.order)
+	_, _, mass := blocksOf(c.changed, order, scaleOf(1))
+	_, _, before := blocksOf(c.changed, order[:slices.Index(order, c.token)], scaleOf(1))
+	return before < n.target(mass)
+}
+
+// many reports whether top-p keeps more than what is listed of the likeliest tokens.
+func (n *naive) many(c *naiveChoice) bool {
+	tops := topsOf(c.changed)
+	listed := func(count int) bool { return count < len(tops) || len(c.changed) <= small }
+	if n.o.TopP <= 0 || n.o.TopP >= 1 || len(c.changed) <= small || n.o.TopK > 0 && listed(n.o.TopK) {
+		return false
+	}
+	slices.Sort(tops)
+	slices.Reverse(tops)
+	count := guess
+	if !listed(count) {
+		count = len(tops) / 2
+	}
+	order := n.firstK(c.order)
+	_, _, mass := blocksOf(c.changed, order, scaleOf(1))
+	sum := uint64(0)
+	for _, t := range c.order {
+		if c.changed[t] >= tops[count-1] {
+			sum += weightOf(1<<27, c.changed[t], c.changed[order[0]], scaleOf(1))
+		}
+	}
+	return sum < n.target(mass)
+}
+
+func (n *naive) target(mass uint64) uint64 { return uint64(math.Ceil(n.o.TopP * float64(mass))) }
+
+func (n *naive) firstK(order []int32) []int32 {
+	if n.o.TopK > 0 {
+		return order[:min(n.o.TopK, len(order))]
+	}
+	return order
 }
 
 func (n *naive) change(logits []float32) []float32 {
@@ -97,14 +155,13 @@ func byLikelihood(l []float32) []int32 {
 	return order
 }
 
-func (n *naive) keep(l []float32, order []int32) []int32 {
+// keep is what the filters keep, with this top-p.
+func (n *naive) keep(l []float32, order []int32, p float64) []int32 {
 	top := l[order[0]]
-	if n.o.TopK > 0 {
-		order = order[:min(n.o.TopK, len(order))]
-	}
-	if n.o.TopP > 0 && n.o.TopP < 1 {
+	order = n.firstK(order)
+	if p > 0 && p < 1 {
 		_, _, mass := blocksOf(l, order, scaleOf(1))
-		target := uint64(math.Ceil(n.o.TopP * float64(mass)))
+		target := n.target(mass)
 		sum, count := uint64(0), 0
 		for _, t := range order {
 			count++
@@ -222,7 +279,7 @@ func (c naiveChoice) ideal(o Options) bool {
 	least := keptIdeal(c.changed, c.order, o.TopK, o.TopP*(1-room), o.MinP*(1+room))
 	most := keptIdeal(c.changed, c.order, o.TopK, o.TopP*(1+room), o.MinP*(1-room))
 	return len(c.kept) >= least && len(c.kept) <= most &&
-		drawnIdeal(c.changed, c.kept, o.Temperature, c.token, float64(c.random)/(1<<64))
+		drawnIdeal(c.changed, c.from, o.Temperature, c.token, float64(c.random)/(1<<64))
 }
 
 const room = 3e-6

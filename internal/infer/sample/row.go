@@ -28,8 +28,9 @@ type row struct {
 	values []float32
 
 	keys   []uint64  // the list by likelihood, see key
-	sorted []float32 // scratch
+	chosen []float32 // scratch: logits of some blocks or keys
 	masses []uint64  // scratch
+	before []uint64  // scratch
 }
 
 // scaleOf is what a temperature makes of logits for powers of two.
@@ -98,6 +99,15 @@ func (r *row) draw(kept prefix, scale float32, random uint64) int32 {
 	return r.level.find(r.logits, b, r.tops[b], scale, kept, value)
 }
 
+// massBefore is the weight at temperature 1 of all that is likelier than a token.
+func (r *row) massBefore(token int32) uint64 {
+	n := len(r.tops)
+	r.before = slices.Grow(r.before[:0], 2*n)[:2*n]
+	sums, weights := r.before[:n], r.before[n:]
+	r.level.sums(r.logits, r.tops, r.max, scaleOf(1), prefix{r.logits[token], token - 1}, sums)
+	return r.level.weigh(r.tops, sums, r.max, scaleOf(1), weights)
+}
+
 // list lists the tokens whose logit is least or more. If they are more than most, it
 // lists nothing and returns false.
 func (r *row) list(least float32, most int) bool {
@@ -144,12 +154,12 @@ func (r *row) listLargest(n int) {
 	least := float32(math.Inf(-1))
 	if n < len(r.tops) {
 		// n blocks have a logit that is no less than the n-th of the tops.
-		r.sorted = r.sorted[:0]
+		r.chosen = r.chosen[:0]
 		for _, t := range r.tops {
-			r.sorted = append(r.sorted, -t)
+			r.chosen = append(r.chosen, -t)
 		}
-		front(r.sorted, n)
-		least = -slices.Max(r.sorted[:n])
+		front(r.chosen, n)
+		least = -slices.Max(r.chosen[:n])
 	}
 	r.list(least, len(r.logits))
 }

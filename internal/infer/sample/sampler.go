@@ -147,12 +147,23 @@ func (s *Sampler) firstScale() float32 {
 	return scaleOf(s.o.Temperature)
 }
 
+// tries is how often a token is drawn that top-p may not keep, before it is found out what
+// top-p keeps. At a temperature of 1 or less a try fails less often than 1 - p.
+const tries = 2
+
 // draw chooses from the row that was read.
 func (s *Sampler) draw() int32 {
 	if s.o.Temperature <= 0 {
 		return s.row.likeliest()
 	}
-	return s.row.draw(s.row.filter(s.o), scaleOf(s.o.Temperature), s.random.Uint64())
+	k, scale := s.row.filter(s.o), scaleOf(s.o.Temperature)
+	for range tries {
+		t := s.row.draw(k.prefix, scale, s.random.Uint64())
+		if k.mass == 0 || s.row.massBefore(t) < k.mass {
+			return t
+		}
+	}
+	return s.row.draw(s.row.nucleus(k), scale, s.random.Uint64())
 }
 
 // count notes a generated token.
