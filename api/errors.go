@@ -9,10 +9,11 @@ import (
 // finds; FieldErrors takes them apart again.
 type FieldError struct {
 	Field      string // path in the body, such as messages[0].role
-	Problem    string // what is wrong: "missing", "wrong type", "not supported yet", …
+	Problem    string // what is wrong: "missing", "wrong type", "not supported", …
 	Value      string // what was given, as JSON and shortened; "" if it does not matter
 	Allowed    string // what would be accepted; "" if nothing would
 	Suggestion string // the field that was probably meant; "" if none comes near
+	Advice     string // what to change; "" = what follows from the rest
 }
 
 // Error names the field, what is wrong with it, what was given and what is
@@ -35,6 +36,8 @@ func (e *FieldError) Error() string {
 // Hint says what to change.
 func (e *FieldError) Hint() string {
 	switch {
+	case e.Advice != "":
+		return e.Advice
 	case e.Suggestion != "":
 		return fmt.Sprintf("write %s instead of %s", e.Suggestion, e.Field)
 	case e.Allowed == "":

@@ -14,19 +14,19 @@ const maxSeed = math.MaxUint32 - 1
 
 // What can be wrong with a field.
 const (
-	problemMissing = "missing"
-	problemEmpty   = "empty"
-	problemType    = "wrong type"
-	problemRange   = "out of range"
-	problemUnknown = "unknown field"
-	problemLater   = "not supported yet"
-	problemTwice   = "given twice"
+	problemMissing     = "missing"
+	problemEmpty       = "empty"
+	problemType        = "wrong type"
+	problemRange       = "out of range"
+	problemUnknown     = "unknown field"
+	problemUnsupported = "not supported"
+	problemTwice       = "given twice"
 )
 
 // ParseRequest checks the body of a job for the endpoint url (ChatCompletions,
 // Completions or Embeddings) and returns what the engine is to do, with
 // DefaultSampling and one answer where the body is silent. It is strict: a field
-// that is unknown, of the wrong type, out of range, not supported yet or in
+// that is unknown, of the wrong type, out of range, not supported or in
 // contradiction to another is a fault, never ignored. A field that is null counts
 // as not given, and fields of features that Tempo does not have are accepted with
 // the value that changes nothing (stream: false). A missing model is not a fault
@@ -86,7 +86,7 @@ func accepted(url string) []string {
 }
 
 // neutral reports whether name is a field of OpenAI's or llama.cpp's that is
-// not supported yet, and which values of it (compact JSON) change nothing.
+// not supported, and which values of it (compact JSON) change nothing.
 func neutral(url, name string) (values []string, known bool) {
 	switch name {
 	case "tempo":

@@ -61,7 +61,7 @@ func (p *parser) message(path string, raw json.RawMessage, m *Message) {
 			}
 		case "refusal", "annotations", "function_call", "audio": // OpenAI's answers have them, empty
 			if !f.Null() && string(f.Value) != "[]" {
-				p.fault(at, problemLater, f.Value, "")
+				p.fault(at, problemUnsupported, f.Value, "")
 			}
 		default:
 			p.unknown(path, f.Name, []string{"role", "content", "name", "tool_calls", "tool_call_id"})
@@ -101,7 +101,7 @@ func (p *parser) role(path string, raw json.RawMessage, m *Message) {
 	case "system", "developer", "user", "assistant", "tool":
 		m.Role = role
 	case "function":
-		p.fault(path, problemLater, raw, roles)
+		p.fault(path, problemUnsupported, raw, roles)
 	default:
 		p.fault(path, "unknown role", raw, roles)
 	}
@@ -152,7 +152,7 @@ func (p *parser) part(path string, raw json.RawMessage) (text string) {
 		p.fault(path+"type", problemMissing, nil, `"text"`)
 		return ""
 	default: // its other fields belong to that type
-		p.fault(path+"type", problemLater, []byte(strconv.Quote(typ)), `"text"`)
+		p.fault(path+"type", problemUnsupported, []byte(strconv.Quote(typ)), `"text"`)
 		return ""
 	}
 	for _, f := range fields {

@@ -170,7 +170,7 @@ func (p *parser) inputs(raw json.RawMessage) {
 	for i, one := range list {
 		path := fmt.Sprintf("input[%d]", i)
 		if k := kind(one); k == "number" || k == "array" {
-			p.fault(path, "token ids are "+problemLater, one, "a string")
+			p.fault(path, "token ids are "+problemUnsupported, one, "a string")
 			return // all of them are
 		}
 		p.text(path, one, "a string that is not empty", &p.req.Input[i])

@@ -99,10 +99,10 @@ func TestParseRequestFaults(t *testing.T) {
 		{name: "user as a number", body: chat(`"user":5`), field: "user", says: []string{"wrong type"}},
 		{name: "metadata as a list", body: chat(`"metadata":[]`), field: "metadata", says: []string{"wrong type"}},
 
-		{name: "stream", body: chat(`"stream":true`), field: "stream", says: []string{"not supported yet", "true", "allowed: false"}},
-		{name: "reasoning_effort", body: chat(`"reasoning_effort":"low"`), field: "reasoning_effort", says: []string{"not supported yet"}},
-		{name: "tempo", body: chat(`"tempo":{"selection_threshold":0.1}`), field: "tempo", says: []string{"not supported yet"}},
-		{name: "suffix", url: Completions, body: `{"prompt":"x","suffix":"y"}`, field: "suffix", says: []string{"not supported yet"}},
+		{name: "stream", body: chat(`"stream":true`), field: "stream", says: []string{"not supported", "true", "allowed: false"}},
+		{name: "reasoning_effort", body: chat(`"reasoning_effort":"low"`), field: "reasoning_effort", says: []string{"not supported"}},
+		{name: "tempo", body: chat(`"tempo":{"selection_threshold":0.1}`), field: "tempo", says: []string{"not supported"}},
+		{name: "suffix", url: Completions, body: `{"prompt":"x","suffix":"y"}`, field: "suffix", says: []string{"not supported"}},
 
 		{name: "no messages", body: `{}`, field: "messages", says: []string{"missing"}},
 		{name: "null messages", body: `{"messages":null}`, field: "messages", says: []string{"missing"}},
@@ -119,7 +119,7 @@ func TestParseRequestFaults(t *testing.T) {
 		{name: "message field given twice", body: message(`{"role":"user","role":"user","content":"x"}`), field: "messages[1].role", says: []string{"given twice"}},
 		{name: "empty parts", body: message(`{"role":"user","content":[]}`), field: "messages[1].content", says: []string{"empty"}},
 		{name: "part as a string", body: message(`{"role":"user","content":["x"]}`), field: "messages[1].content[0]", says: []string{"wrong type"}},
-		{name: "image part", body: message(`{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}`), field: "messages[1].content[0].type", says: []string{"not supported yet", `"image_url"`}},
+		{name: "image part", body: message(`{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}`), field: "messages[1].content[0].type", says: []string{"not supported", `"image_url"`}},
 		{name: "part without type", body: message(`{"role":"user","content":[{"text":"x"}]}`), field: "messages[1].content[0].type", says: []string{"missing"}},
 		{name: "part without text", body: message(`{"role":"user","content":[{"type":"text"}]}`), field: "messages[1].content[0].text", says: []string{"missing"}},
 		{name: "part with a number", body: message(`{"role":"user","content":[{"type":"text","text":1}]}`), field: "messages[1].content[0].text", says: []string{"wrong type"}},
@@ -205,9 +205,9 @@ func TestFieldErrorHint(t *testing.T) {
 	t.Parallel()
 	for want, e := range map[string]*FieldError{
 		"write max_tokens instead of max_token": {Field: "max_token", Problem: problemUnknown, Suggestion: "max_tokens"},
-		"leave out tools":                       {Field: "tools", Problem: problemLater},
+		"leave out tools":                       {Field: "tools", Problem: problemUnsupported},
 		"add prompt: a string":                  {Field: "prompt", Problem: problemMissing, Allowed: "a string"},
-		"set n to: 1":                           {Field: "n", Problem: problemLater, Allowed: "1"},
+		"set n to: 1":                           {Field: "n", Problem: problemUnsupported, Allowed: "1"},
 	} {
 		require.Equal(t, want, e.Hint())
 	}

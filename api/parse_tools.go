@@ -69,7 +69,7 @@ func (p *parser) tool(path string, raw json.RawMessage) (name string) {
 			}
 		case "strict": // what the model writes is not bound by parameters
 			if !f.Null() && string(f.Value) != "false" {
-				p.fault(at, problemLater, f.Value, "false")
+				p.fault(at, problemUnsupported, f.Value, "false")
 			}
 		default:
 			p.unknown(path, f.Name, []string{"name", "description", "parameters", "strict"})
@@ -141,7 +141,7 @@ func (p *parser) toolChoice(raw json.RawMessage) {
 	case string(raw) == `"none"`:
 		p.noTools = true
 	case kind(raw) == "object": // names a function
-		p.fault(path, problemLater, raw, allowed)
+		p.fault(path, problemUnsupported, raw, allowed)
 	default:
 		p.oneOf(path, raw, allowed)
 	}

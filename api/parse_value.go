@@ -106,7 +106,7 @@ func (p *parser) boolean(path string, raw json.RawMessage, into *bool) {
 
 // oneOf notes a value that should be a string of those allowed.
 func (p *parser) oneOf(path string, raw json.RawMessage, allowed string) {
-	problem := problemLater
+	problem := problemUnsupported
 	if kind(raw) != "string" {
 		problem = problemType
 	}
@@ -118,6 +118,6 @@ func (p *parser) neutral(path string, raw json.RawMessage, values []string) {
 	var compact bytes.Buffer
 	_ = json.Compact(&compact, raw) // valid JSON
 	if !slices.Contains(values, compact.String()) {
-		p.fault(path, problemLater, raw, strings.Join(values, ", "))
+		p.fault(path, problemUnsupported, raw, strings.Join(values, ", "))
 	}
 }

@@ -23,7 +23,7 @@ func (r *Reader) parse(raw []byte) (Line, error) {
 		faults := api.FieldErrors(err)
 		return Line{}, r.wholeLine(faults[0].Problem+", allowed: "+faults[0].Allowed, "write one request a line: "+bothForms)
 	}
-	l := parsed{faults: api.FieldErrors(err), line: Line{Number: r.number}}
+	l := parsed{faults: api.FieldErrors(err), line: Line{Number: r.number}, bounds: &r.bounds}
 	if has(members, "prompt") && !has(members, "body") && !has(members, "url") {
 		l.short(members)
 	} else {
@@ -45,7 +45,7 @@ func (r *Reader) parse(raw []byte) (Line, error) {
 // custom_id is "prompt". The error is a *LineError.
 func Prompt(text string, opts Options) (Line, error) {
 	const name = "prompt"
-	var l parsed
+	l := parsed{bounds: new(bounds)}
 	l.short([]api.Member{{Name: name, Value: encode(text)}})
 	l.line.CustomID = name
 	l.check(opts)
@@ -61,6 +61,7 @@ type parsed struct {
 	prefix string       // of the body's fields in messages: "body." in OpenAI's form
 	body   []api.Member // nil = there is none to check
 	faults []*api.FieldError
+	bounds *bounds
 }
 
 // full reads OpenAI's form.
@@ -143,6 +144,10 @@ func (l *parsed) check(opts Options) {
 	if err != nil {
 		l.addFaults(err)
 		return
+	}
+	if f := l.bounds.check(req); f != nil {
+		f.Field = l.prefix + f.Field
+		l.faults = append(l.faults, f)
 	}
 	l.line.Model = req.Model
 	if req.Model == "" {

@@ -47,6 +47,7 @@ type Reader struct {
 	number int        // of the line read last
 	any    bool       // a line was not blank
 	seen   map[id]int // the line that had the custom_id first
+	bounds bounds
 	buf    []byte
 }
 

@@ -110,4 +110,9 @@ func (e *TimeoutError) Error() string {
 }
 
 // Hint says what to change.
-func (e *TimeoutError) Hint() string { return "raise timeout, or lower max_tokens" }
+func (e *TimeoutError) Hint() string {
+	if e.Made == 0 {
+		return "raise timeout, shorten the prompt, or run fewer jobs at once with --max-parallel-tokens"
+	}
+	return "raise timeout, or lower max_tokens"
+}

@@ -47,7 +47,7 @@ func Batch(w io.Writer, s submit.Summary) error {
 		fmt.Fprintf(w, ", %d of an earlier run", s.Resumed)
 	}
 	if s.Tokens > 0 {
-		fmt.Fprintf(w, "\n%d tokens generated in %.1f s: %.0f tokens/s\n", s.Tokens, s.Seconds, s.TokensPerSecond)
+		fmt.Fprintf(w, "\n%d tokens generated at %.0f tokens/s, %.1f s in all\n", s.Tokens, s.TokensPerSecond, s.Seconds)
 	} else {
 		fmt.Fprint(w, "\nnothing was generated\n")
 	}

@@ -57,7 +57,7 @@ func TestBatch(t *testing.T) {
 			submit.Summary{Batch: "batch_1", Succeeded: 24, Tokens: 700, Seconds: 3.14, TokensPerSecond: 320.4, Output: "out/results.jsonl", Errors: "out/errors.jsonl"},
 			`
 Batch batch_1: 24 succeeded, 0 failed
-700 tokens generated in 3.1 s: 320 tokens/s
+700 tokens generated at 320 tokens/s, 3.1 s in all
 results: out/results.jsonl
 `,
 		},
@@ -65,7 +65,7 @@ results: out/results.jsonl
 			submit.Summary{Batch: "batch_1", Succeeded: 20, Failed: 4, BadLines: 3, Resumed: 7, Tokens: 700, Seconds: 3, TokensPerSecond: 300, Output: "out/results.jsonl", Errors: "out/errors.jsonl"},
 			`
 Batch batch_1: 20 succeeded, 4 failed (3 of them never sent), 7 of an earlier run
-700 tokens generated in 3.0 s: 300 tokens/s
+700 tokens generated at 300 tokens/s, 3.0 s in all
 results: out/results.jsonl
 errors:  out/errors.jsonl
 `,

@@ -17,7 +17,7 @@ func (s *shape) readItemCount(k keyword) error {
 		return k.fault("must be true or false")
 	}
 	if k.value.text == "true" {
-		return k.fault("not supported")
+		return k.fault(notSupported)
 	}
 	return nil
 }

@@ -1,6 +1,12 @@
 package grammar
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
+
+// notSupported is in the problems of keywords that are right, but bind nothing here.
+const notSupported = "not supported"
 
 // SchemaError says which part of a JSON Schema cannot be turned into a grammar.
 type SchemaError struct {
@@ -23,10 +29,15 @@ func (e *SchemaError) Error() string {
 
 // Hint says what to do about it.
 func (e *SchemaError) Hint() string {
-	if e.hint != "" {
+	switch {
+	case e.hint != "":
 		return e.hint
+	case strings.Contains(e.Problem, notSupported):
+		return "an answer is bound only by what a grammar can express: leave the keyword out and check the answers for it afterwards"
+	case e.Keyword != "":
+		return "correct " + e.Keyword + ", or leave it out"
 	}
-	return "an answer is bound only by what a grammar can express: leave the keyword out and check the answers for it afterwards"
+	return "correct the schema there"
 }
 
 // SyntaxError is a fault in a GBNF grammar.
@@ -48,5 +59,5 @@ func (e *SyntaxError) Hint() string {
 	if e.hint != "" {
 		return e.hint
 	}
-	return `a grammar is a list of rules, NAME ::= DEFINITION, a line each, that begins at the rule root: root ::= "yes" | "no"`
+	return `correct it there; a grammar is a list of rules, NAME ::= DEFINITION, a line each, that begins at the rule root: root ::= "yes" | "no"`
 }

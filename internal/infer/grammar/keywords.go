@@ -67,7 +67,7 @@ func unknown(k keyword) error {
 	if isNote(k.name) {
 		return nil
 	}
-	e := k.fault("not supported")
+	e := k.fault(notSupported)
 	switch k.name {
 	case "nullable":
 		e.hint = `write "type": ["string", "null"], or an anyOf with {"type": "null"}`

@@ -99,7 +99,7 @@ func (p *pool) source(j *job) (from *seat, common int, wait bool) {
 	}
 	switch {
 	case p.exact:
-		common = p.wholePieces(common)
+		common, coming = p.wholePieces(common), p.wholePieces(coming)
 	case p.alone(j): // in the pieces in which it went when nothing was cached, for the same answer
 		common -= common % p.ctx.Options().Batch
 	}

@@ -3,6 +3,7 @@ package schedule
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -214,6 +215,29 @@ func TestExactSharesWholePieces(t *testing.T) {
 	p.tree.Put(0, tokens)
 	_, common, _ := p.source(&job{tokens: tokens[:500], prompt: 300})
 	require.Equal(t, 256, common)
+}
+
+// Nor does it wait for less than a piece that another is reading, or has read.
+func TestExactWaitsForWholePieces(t *testing.T) {
+	t.Parallel()
+	s := newScheduler(t, options(4096, 4, 64), nil)
+	s.probed = true
+	require.NoError(t, s.open([]layout{{cells: 4096, streams: 4, exact: true}}))
+	p := s.pools[0]
+	tokens := make([]llama.Token, 600)
+	for i := range tokens {
+		tokens[i] = llama.Token(i % 50)
+	}
+	other := func(common int) *job {
+		own := slices.Clone(tokens)
+		own[common] = 60
+		return &job{tokens: own, prompt: len(own)}
+	}
+	p.take(p.seats[0], &job{tokens: tokens, prompt: 600}, 0)
+	for common, want := range map[int]bool{100: false, 255: false, 256: true, 500: true} {
+		_, _, wait := p.source(other(common))
+		require.Equal(t, want, wait, "%d tokens in common", common)
+	}
 }
 
 // Run alone, a sampled job has the same text again, though its prompt is cached then.
