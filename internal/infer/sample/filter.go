@@ -60,11 +60,7 @@ func (r *row) topP(from prefix, p float64) kept {
 		}
 		return kept{prefix: end.within(from)}
 	}
-	n := guess
-	if !r.canList(n) {
-		n = len(r.tops) / 2
-	}
-	r.listLargest(n)
+	r.listLikely(guess)
 	if end, ok := r.reach(target, 0); ok {
 		r.listed = true
 		return kept{prefix: end.within(from)}

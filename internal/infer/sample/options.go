@@ -36,10 +36,18 @@ func (o Options) penalised() bool {
 	return o.RepeatPenalty != 0 && o.RepeatPenalty != 1 || o.FrequencyPenalty != 0 || o.PresencePenalty != 0
 }
 
-// Grammar says which tokens may come next. It may be slow.
+// unfiltered reports whether every token can be drawn that is not banned.
+func (o Options) unfiltered() bool {
+	return o.Temperature > 0 && o.TopK == 0 && (o.TopP == 0 || o.TopP == 1) && o.MinP == 0
+}
+
+// Grammar says which tokens may come next. It may be slow: to mask a vocabulary takes
+// thousands of times as long as to look at one token.
 type Grammar interface {
 	// Allows reports whether the token may come.
 	Allows(token int32) bool
+	// Filter keeps those that may come, in their order and in the same array.
+	Filter(tokens []int32) []int32
 	// Mask sets to -Inf the logits of the tokens that may not; logits has one for each
 	// token of the vocabulary.
 	Mask(logits []float32)

@@ -168,6 +168,27 @@ func (r *row) listLargest(n int) {
 // many tokens.
 func (r *row) canList(n int) bool { return n < len(r.tops) || len(r.logits) <= small }
 
+// listLikely is listLargest, for fewer tokens if those would be the whole of a large vocabulary.
+func (r *row) listLikely(n int) {
+	if !r.canList(n) {
+		n = len(r.tops) / 2
+	}
+	r.listLargest(n)
+}
+
+// likely appends the n likeliest tokens to a list, the likeliest first; fewer if that would take
+// looking at a whole large vocabulary.
+func (r *row) likely(tokens []int32, n int) []int32 {
+	r.listLikely(n)
+	n = min(n, len(r.keys))
+	front(r.keys, n)
+	slices.Sort(r.keys[:n])
+	for _, k := range r.keys[:n] {
+		tokens = append(tokens, keyToken(k))
+	}
+	return tokens
+}
+
 // key makes of a token a number that is the lower the likelier it is. 0 and -0 are one.
 func key(logit float32, token int32) uint64 {
 	b := math.Float32bits(logit + 0)

@@ -15,6 +15,7 @@ type Sampler struct {
 	random *rand.PCG
 	row    row
 	masked []float32 // a copy of the logits, for a grammar
+	likely []int32   // the likeliest tokens, for a grammar
 
 	fixed  []fixed   // bias and bans, by token
 	seen   []seen    // what was generated, by token; only for penalties
@@ -63,7 +64,9 @@ func New(o Options, vocab int) *Sampler {
 //
 // With a grammar (else nil) it does as llama.cpp: it draws without it, and only if that
 // token may not come, it draws again, with the next random number, from a copy of the
-// logits that the grammar has masked. The answer depends on the seed alone here too.
+// logits that the grammar has masked. Before it has all masked it looks among the
+// likeliest for a greedy choice, and where no filter would see the mask it draws a few times
+// more. The answer depends on the seed alone here too.
 //
 // It returns ErrNotNumbers or ErrNoToken, wrapped.
 func (s *Sampler) Next(logits []float32, g Grammar) (Picked, error) {
@@ -122,8 +125,7 @@ func (s *Sampler) choose(logits []float32, g Grammar) (int32, error) {
 			return 0, err
 		}
 	}
-	t := s.draw()
-	if g == nil || g.Allows(t) {
+	if t, ok := s.drawAllowed(g); ok {
 		return t, nil
 	}
 	s.masked = append(s.masked[:0], logits...)
@@ -132,6 +134,31 @@ func (s *Sampler) choose(logits []float32, g Grammar) (int32, error) {
 		return 0, err
 	}
 	return s.draw(), nil
+}
+
+// redraws is how often a token is drawn before the grammar masks the row, where that would give
+// the same distribution.
+const redraws = 4
+
+// drawAllowed chooses from the row that was read; false if the grammar must mask it.
+func (s *Sampler) drawAllowed(g Grammar) (t int32, ok bool) {
+	draws := 1
+	if s.o.unfiltered() {
+		draws = redraws
+	}
+	for range draws {
+		if t = s.draw(); g == nil || g.Allows(t) {
+			return t, true
+		}
+	}
+	if s.o.Temperature > 0 {
+		return 0, false
+	}
+	s.likely = s.row.likely(s.likely[:0], guess)
+	if allowed := g.Filter(s.likely); len(allowed) > 0 {
+		return allowed[0], true
+	}
+	return 0, false
 }
 
 // firstScale is at what scale the whole row will be weighed first; 0 if not at all.

@@ -189,6 +189,10 @@ type evenGrammar struct {
 
 func (g *evenGrammar) Allows(t int32) bool { return t%2 == 0 && t < g.limit }
 
+func (g *evenGrammar) Filter(tokens []int32) []int32 {
+	return slices.DeleteFunc(tokens, func(t int32) bool { return !g.Allows(t) })
+}
+
 func (g *evenGrammar) Mask(logits []float32) {
 	g.masks++
 	for t := range logits {
@@ -211,12 +215,56 @@ func TestGrammar(t *testing.T) {
 	p, err = s.Next(logits, g)
 	require.NoError(t, err)
 	require.Equal(t, int32(4), p.Token)
-	require.Equal(t, 1, g.masks)
+	require.Zero(t, g.masks, "one of the likeliest may come")
 	require.Equal(t, before, logits)
 	g.limit = 0
 	_, err = s.Next(logits, g)
 	require.ErrorIs(t, err, ErrNoToken)
 	require.Equal(t, before, logits)
+}
+
+// A greedy choice is the likeliest that may come, also where that is far from the likeliest of
+// all.
+func TestGrammarGreedy(t *testing.T) {
+	t.Parallel()
+	for _, vocab := range []int{300, 5000, 40_000} {
+		for limit := int32(vocab); limit > 0; limit /= 3 {
+			logits := modelLogits(uint64(limit), vocab)
+			g := &evenGrammar{limit: limit}
+			p, err := New(Options{}, vocab).Next(slices.Clone(logits), g)
+			require.NoError(t, err)
+			g.Mask(logits)
+			require.Equal(t, byLikelihood(logits)[0], p.Token, "up to %d of %d", limit, vocab)
+		}
+	}
+}
+
+// Without filters it is drawn again before all is masked, and the distribution is that of what
+// may come.
+func TestGrammarRedraws(t *testing.T) {
+	t.Parallel()
+	logits := []float32{1, 3, 0, 1, 2, 2}
+	g := &evenGrammar{limit: 6}
+	s := New(Options{Temperature: 1, Seed: 1}, len(logits))
+	var mass float64
+	for i := range logits {
+		if g.Allows(int32(i)) {
+			mass += math.Exp(float64(logits[i]))
+		}
+	}
+	const draws = 20_000
+	count := map[int32]float64{}
+	for range draws {
+		p, err := s.Next(logits, g)
+		require.NoError(t, err)
+		count[p.Token]++
+	}
+	require.Len(t, count, 3)
+	for token, n := range count {
+		require.InDelta(t, math.Exp(float64(logits[token]))/mass, n/draws, 0.015)
+	}
+	require.Positive(t, g.masks)
+	require.Less(t, g.masks, draws/2)
 }
 
 // Drawing again takes the next random number, from what bias, penalties and grammar leave.
