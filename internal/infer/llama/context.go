@@ -54,17 +54,6 @@ func (m *Model) NewContext(opts ContextOptions) (*Context, error) {
 	return c, nil
 }
 
-// Reshape gives the context another shape: its memory goes back to the system
-// before the new is taken. The pool is empty then; see Save. After an error the
-// context is closed.
-func (c *Context) Reshape(opts ContextOptions) error {
-	if err := c.Close(); err != nil {
-		return err
-	}
-	c.model.lib.Trim() // small pools come from the C library's heap
-	return c.open(opts)
-}
-
 // open allocates what opts ask for; after an error there is nothing to close.
 func (c *Context) open(opts ContextOptions) error {
 	params := llama.ContextDefaultParams()

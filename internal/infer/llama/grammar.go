@@ -296,19 +296,6 @@ func incomplete(text []byte) []byte {
 	return nil
 }
 
-// Done reports whether the answer may end and nothing else may come.
-func (g *Grammar) Done() bool {
-	c, _ := g.of.candidates.Get().(*candidates)
-	defer g.of.candidates.Put(c)
-	end, more := false, false
-	g.each(c, func(t Token) bool {
-		end = end || g.of.model.ends[t]
-		more = !g.of.model.ends[t]
-		return !more
-	})
-	return end && !more
-}
-
 // Clone is a grammar in the same state, to be closed too.
 func (g *Grammar) Clone() *Grammar {
 	return &Grammar{

@@ -121,7 +121,6 @@ func TestGrammarAccept(t *testing.T) {
 	t.Parallel()
 	m := openModel(t, true)
 	g := newGrammar(t, m.Grammars(), `root ::= "abc" | "abd"`)
-	require.False(t, g.Done())
 	require.False(t, g.Allows(end(t, m)))
 	require.ErrorContains(t, g.Accept(one(t, m, "x")), `("x"): the grammar does not allow it here`)
 	require.Error(t, g.Accept(end(t, m)))
@@ -131,26 +130,22 @@ func TestGrammarAccept(t *testing.T) {
 	require.Equal(t, map[Token]bool{one(t, m, "c"): true, one(t, m, "d"): true}, masked(t, g))
 	require.False(t, g.Allows(one(t, m, "a")), "refused tokens have changed nothing, taken ones have")
 	take(t, g, "d")
-	require.True(t, g.Done())
 	require.True(t, g.Allows(end(t, m)))
 	require.NoError(t, g.Accept(end(t, m)))
-	require.True(t, g.Done())
 	g.Close()
 	g.Close()
 }
 
-func TestGrammarDone(t *testing.T) {
+func TestGrammarDeadEnd(t *testing.T) {
 	t.Parallel()
 	m := openModel(t, true)
 	grammars := m.Grammars()
 	g := newGrammar(t, grammars, `root ::= "a"+`)
 	take(t, g, "a")
 	require.True(t, g.Allows(end(t, m)))
-	require.False(t, g.Done(), "it may go on")
 	dead := newGrammar(t, grammars, `root ::= "a" [^\x00-\U0010FFFF]`)
 	take(t, dead, "a")
 	require.Empty(t, masked(t, dead))
-	require.False(t, dead.Done(), "a dead end is not the end")
 	require.Empty(t, dead.Filter([]Token{one(t, m, "a")}))
 	require.Empty(t, dead.Filter(nil))
 }
@@ -165,10 +160,7 @@ func TestGrammarClone(t *testing.T) {
 	c := g.Clone()
 	require.NoError(t, c.Accept(one(t, m, "\xa9")))
 	take(t, c, "!")
-	require.True(t, c.Done())
-	require.False(t, g.Done(), "the clone's tokens are its own")
 	g.Close()
-	require.True(t, c.Done(), "and it lives on")
 	c.Close()
 }
 
@@ -214,7 +206,7 @@ func TestGrammarSpecial(t *testing.T) {
 		take(t, named, "a<|im_start|>")
 		require.False(t, named.Allows(start[0]))
 		take(t, named, "b")
-		require.True(t, named.Done())
+		require.True(t, named.Allows(end(t, m)))
 	}
 	not := newGrammar(t, grammars, `root ::= !<[4]>*`)
 	require.False(t, not.Allows(start[0]), "nor because it is not another one")
@@ -376,7 +368,6 @@ func BenchmarkGrammar(b *testing.B) {
 			}
 			g.Filter(some)
 		})
-		run(place.name+"/done", func() { g.Done() })
 		run(place.name+"/clone", func() { g.Clone().Close() })
 		g.Close()
 		all.Close()

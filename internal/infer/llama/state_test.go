@@ -81,22 +81,19 @@ func TestSavedSize(t *testing.T) {
 	}
 }
 
-func TestReshape(t *testing.T) {
+func TestContextsOfSizes(t *testing.T) {
 	t.Parallel()
-	c := newContext(t, openModel(t, false), 512, 4, 64)
-	before := c.Cache()
-	opts := c.Options()
+	m := openModel(t, false)
+	perCell := float64(newContext(t, m, 512, 4, 64).Cache()) / 512
 	for _, cells := range []int{1024, 256, 512} {
-		opts.Cells = cells
-		require.NoError(t, c.Reshape(opts))
-		require.InDelta(t, float64(before)*float64(cells)/512, float64(c.Cache()), 0.02*float64(c.Cache())+8192)
+		c := newContext(t, m, cells, 4, 64)
+		require.InDelta(t, perCell*float64(cells), float64(c.Cache()), 0.02*float64(c.Cache())+8192)
 		require.NoError(t, c.WarmUp())
 		require.NoError(t, decode(t, c, 0, 0, cells))
 		require.ErrorIs(t, decode(t, c, 1, 0, 1), ErrNoCells)
 	}
-	opts.Sequences = 300
-	require.Error(t, c.Reshape(opts))
-	require.NoError(t, c.Close(), "again")
+	_, err := m.NewContext(ContextOptions{Cells: 512, Sequences: 300, Batch: 64, Threads: 1})
+	require.Error(t, err)
 }
 
 func TestCacheTypes(t *testing.T) {
