@@ -188,3 +188,34 @@ func TestCompleteWithoutAResult(t *testing.T) {
 	require.NoError(t, take(t, taker, 1)[0].Complete(t.Context(), nil))
 	requireCounts(t, c, "b", 0, 0)
 }
+
+// silent is a message whose ack nobody answers.
+type silent struct {
+	jetstream.Msg
+
+	asked chan struct{}
+}
+
+func (s silent) DoubleAck(ctx context.Context) error {
+	close(s.asked)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// The batch can end with this job's result, and its consumer with it, before the ack has come:
+// nobody answers it then.
+func TestAckEndsWithTheBatch(t *testing.T) {
+	t.Parallel()
+	life, end := context.WithCancel(t.Context())
+	d, m := &Delivery{life: life}, silent{asked: make(chan struct{})}
+	go func() {
+		<-m.asked
+		end()
+	}()
+	require.ErrorIs(t, d.doubleAck(t.Context(), m), errEnded)
+
+	d.life = t.Context()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, d.doubleAck(ctx, silent{asked: make(chan struct{})}), context.Canceled, "the caller's own end is no end of the batch")
+}
