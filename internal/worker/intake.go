@@ -62,11 +62,9 @@ func (w *Worker) takeTurn(ctx, work context.Context) ([]*job, error) {
 		unused.release()
 		w.slots.leave()
 	}
-	queued := 0
-	if n := len(deliveries); n == len(tickets) {
-		queued = deliveries[n-1].Queued
+	if n := len(deliveries); n > 0 {
+		w.slots.queue(deliveries[n-1].Queued)
 	}
-	w.slots.queue(queued)
 	return admitted, err
 }
 

@@ -5,17 +5,17 @@ import (
 	"slices"
 )
 
-// kept is what top-k, top-p and min-p keep of the row, each of what the one before kept.
+// filtered is what top-k, top-p and min-p keep of the row, each of what the one before kept.
 // Each keeps a prefix.
-type kept struct {
+type filtered struct {
 	prefix
 	// mass is 0, or top-p's prefix is not known: a token of it has less than this weight
 	// at temperature 1 before it.
 	mass uint64
 }
 
-func (r *row) filter(o Options) kept {
-	k := kept{prefix: everything()}
+func (r *row) filter(o Options) filtered {
+	k := filtered{prefix: everything()}
 	if o.TopK > 0 && o.TopK < len(r.logits) {
 		k.prefix = r.topK(o.TopK)
 	}
@@ -50,26 +50,26 @@ const guess = 128
 
 // topP keeps the fewest likeliest tokens that have the part p of the probability of
 // those that were kept, at temperature 1.
-func (r *row) topP(from prefix, p float64) kept {
+func (r *row) topP(from prefix, p float64) filtered {
 	mass := r.weigh(from, scaleOf(1))
 	target := min(max(uint64(math.Ceil(p*float64(mass))), 1), mass)
 	if r.listed {
 		end, ok := r.reach(target, 0)
 		if !ok {
-			return kept{prefix: from}
+			return filtered{prefix: from}
 		}
-		return kept{prefix: end.within(from)}
+		return filtered{prefix: end.within(from)}
 	}
 	r.listLikely(guess)
 	if end, ok := r.reach(target, 0); ok {
 		r.listed = true
-		return kept{prefix: end.within(from)}
+		return filtered{prefix: end.within(from)}
 	}
-	return kept{from, target}
+	return filtered{from, target}
 }
 
 // nucleus finds out what top-p keeps, the long way.
-func (r *row) nucleus(k kept) prefix {
+func (r *row) nucleus(k filtered) prefix {
 	r.listed = false
 	above := r.zoom(false, k.mass)
 	if end, ok := r.reach(k.mass, above); ok {

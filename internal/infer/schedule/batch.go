@@ -66,7 +66,6 @@ func (p *pool) allot() error {
 		}
 		if p.exact {
 			s.take = j.piece()
-			p.read += s.take
 			break
 		}
 		n := min(j.pending(), j.room())
@@ -75,12 +74,11 @@ func (p *pool) allot() error {
 		}
 		s.take = min(n, room)
 		room -= s.take
-		p.read += s.take
 	}
 	return nil
 }
 
-// promptsInTurn is how many batches' worth of prompts may go before the decoding jobs have their
+// promptsInTurn is how many batches of prompts may go before the decoding jobs have their
 // next step. The more sequences decode together the less each costs, so the seats are to
 // be filled first; but short jobs, of which there are always more, must not keep a long
 // one from its tokens.
@@ -95,13 +93,13 @@ func (p *pool) takeTurns() (decode, prompts bool) {
 		}
 	}
 	if p.streams == 0 || !decode || !prompts {
-		p.read = 0
+		p.prompts = 0
 		return decode, prompts
 	}
-	if p.read < promptsInTurn*p.ctx.Options().Batch {
+	if p.prompts++; p.prompts <= promptsInTurn {
 		return false, true
 	}
-	p.read = 0
+	p.prompts = 0
 	return true, false
 }
 
@@ -181,7 +179,7 @@ func (p *pool) decode() error {
 	}
 	for _, s := range p.seats {
 		if s.paired {
-			if _, err := p.ctx.Trim(s.seq, s.job.cells); err != nil {
+			if err := p.forgetFrom(s.seq, s.job.cells); err != nil {
 				return err
 			}
 		}

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -44,11 +45,12 @@ func (j *job) goesOn() bool { return j.room() >= j.piece() }
 // the model alone, since no neighbour has one. With flash attention llama.cpp divides a
 // single token's cells among the threads and adds up their sums, in another order than
 // when there are others. The token comes after the job's own, which does not see it, and is
-// forgotten after the step. A recurrent model could not forget it.
+// forgotten after the step. A recurrent model could not forget it, and has no flash
+// attention here.
 func (p *pool) pair() {
 	taken := func(i int) bool { return i >= 0 && i < len(p.seats) && p.seats[i].take > 0 }
 	for i, s := range p.seats {
-		s.paired = s.take == 1 && s.job.exact() && s.job.cells >= s.job.prompt && !p.uncut && !taken(i-1) && !taken(i+1)
+		s.paired = p.exact && s.take == 1 && s.job.exact() && !p.ctx.Options().NoFlash && !taken(i-1) && !taken(i+1)
 	}
 }
 
@@ -93,7 +95,7 @@ func (s *Scheduler) probe(p *pool) error {
 const (
 	probePrompt = 260
 	probeMate   = 4 // prompt of each of the others
-	probeSteps  = 3
+	probeSteps  = 6
 )
 
 // prober decodes sequence 0 of a pool beside others.
@@ -129,7 +131,7 @@ func (r *prober) run(mates int) (found []float32, err error) {
 				return nil, err
 			}
 		}
-		if err := r.decodePaired(mates == 0 && !r.uncut, r.prompt(0)+step+1); err != nil {
+		if err := r.decodePaired(mates == 0 && !r.ctx.Options().NoFlash, r.prompt(0)+step+1); err != nil {
 			return nil, err
 		}
 		logits, err := r.ctx.Logits(0)
@@ -161,7 +163,16 @@ func (r *prober) decodePaired(paired bool, tokens int) error {
 	if err := r.ctx.Decode(); err != nil || !paired {
 		return err
 	}
-	_, err := r.ctx.Trim(0, tokens)
+	return r.forgetFrom(0, tokens)
+}
+
+// forgetFrom forgets the tokens of a sequence from position n on, which the model's memory
+// must allow.
+func (p *pool) forgetFrom(seq, n int) error {
+	cut, err := p.ctx.Trim(seq, n)
+	if err == nil && !cut {
+		err = fmt.Errorf("forget what is after %d tokens of sequence %d: the model's memory cannot be cut", n, seq)
+	}
 	return err
 }
 

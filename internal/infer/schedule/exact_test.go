@@ -12,6 +12,7 @@ import (
 	"tempo/internal/gguf"
 	"tempo/internal/infer"
 	"tempo/internal/infer/infertest"
+	"tempo/internal/infer/llama"
 )
 
 // varied makes prompts of all lengths, a third of which begin alike, half of them
@@ -57,18 +58,27 @@ func TestReproducible(t *testing.T) {
 //
 //nolint:paralleltest // see above
 func TestReproducibleOnThreads(t *testing.T) {
-	alone := exactRig(t, gguf.Q8_0, "f16", Options{Cells: 1024, Sequences: 1, Batch: 256, Threads: 2})
-	together := exactRig(t, gguf.Q8_0, "f16", Options{Cells: 4 * 1024, Sequences: 4, Batch: 256, Threads: 2})
-	alone.probed, together.probed = true, true
+	alone := exactRig(t, gguf.Q8_0, "f16", options(1024, 1, 256))
+	opts := options(4*1024, 4, 256)
+	opts.Threads = 2
+	together := exactRig(t, gguf.Q8_0, "f16", opts)
+	together.probed = true
 	var all errgroup.Group
-	for i, job := range varied(3) {
-		job.Prompt += infertest.Words(400)
-		job.MaxTokens = 40
-		want := alone.mustRun(t, job)
+	for i, n := range []int{257, 769, 600} { // the last piece is one token; no last piece is short
+		prompt := make([]llama.Token, n)
+		for k := range prompt {
+			prompt[k] = llama.Token(5 + (k*7+n)%80)
+		}
+		job := api.Request{MaxTokens: 20 + 10*i, IgnoreEOS: true, Logprobs: true, TopLogprobs: 2, Reproducible: true}
+		submit := func(r *rig) (*infer.Output, error) {
+			return r.Submit(t.Context(), infer.Request{Job: &job, Lease: infertest.NewLease(0)}, prompt, 1000)
+		}
+		want, err := submit(alone)
+		require.NoError(t, err)
 		all.Go(func() error {
-			got, err := together.run(t.Context(), job, infertest.NewLease(0))
+			got, err := submit(together)
 			if err == nil && different(want, got) != "" {
-				err = fmt.Errorf("job %d: %s", i, different(want, got))
+				err = fmt.Errorf("prompt of %d tokens: %s", n, different(want, got))
 			}
 			return err
 		})

@@ -26,6 +26,7 @@ type job struct {
 	asking  bool
 	recall  bool           // the owner of the memory wants it back, and was not answered yet
 	saved   *llama.Saved   // its KV while it is out of the pool, else nil
+	inexact bool           // what is saved is not of a pool for reproducible jobs
 	asks    sync.WaitGroup // requests for memory under way
 	passed  int            // jobs that came later and joined before it
 	evicted bool           // it has lost its seat to another layout once
@@ -133,11 +134,17 @@ func (j *job) restart() {
 	}
 }
 
-// free gives back what Go's collector does not.
-func (j *job) free() {
+// drop forgets what is saved of the job.
+func (j *job) drop() {
 	if j.saved != nil {
 		j.saved.Free()
+		j.saved = nil
 	}
+}
+
+// free gives back what Go's collector does not.
+func (j *job) free() {
+	j.drop()
 	j.answer.close()
 	if j.grammar != nil {
 		j.grammar.Close()

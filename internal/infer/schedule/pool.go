@@ -11,16 +11,16 @@ import (
 // pool is one context with a seat for each sequence.
 type pool struct {
 	layout
-	ctx    *llama.Context
-	seats  []*seat
-	tree   prefix.Tree // of what the seats have, or will have when their job's prompt is through
-	turn   int         // counts the jobs that have sat down
-	order  []*seat     // see oldest
-	piece  int         // tokens of a prompt that go through the model together, for reproducible jobs; else 0
-	read   int         // tokens of prompts since the last decoding step that had to wait for them
-	uncut  bool        // its sequences cannot be cut: nothing is shared
-	gapped int         // decoding steps in a row in which there was a free seat between others
-	left   *seat       // the one that a job has left for another since the last decoding
+	ctx     *llama.Context
+	seats   []*seat
+	tree    prefix.Tree // of what the seats have, or will have when their job's prompt is through
+	turn    int         // counts the jobs that have sat down
+	order   []*seat     // see oldest
+	piece   int         // tokens of a prompt that go through the model together, for reproducible jobs; else 0
+	prompts int         // batches of prompts since the last decoding step that had to wait for them
+	uncut   bool        // its sequences cannot be cut: nothing is shared
+	gapped  int         // decoding steps in a row in which there was a free seat between others
+	left    *seat       // the one that a job has left for another since the last decoding
 }
 
 // seat is a sequence of a pool. When its job has left, what it has of the prompt stays,
@@ -285,20 +285,25 @@ func (p *pool) save(j *job) (err error) {
 	if j.saved, err = p.ctx.Save(j.seat.seq); err != nil {
 		return fmt.Errorf("take a job with %d tokens out of the pool: %w", j.cells, err)
 	}
+	j.inexact = !p.exact
 	return nil
 }
 
 // restore puts a saved job into the pool as seq. What cannot be put there is decoded
-// anew.
+// anew, and so is what reproducible jobs may share from it but was not calculated as theirs.
 func (p *pool) restore(j *job, seq int) error {
+	if p.exact && j.inexact {
+		j.drop()
+		j.restart()
+		return nil
+	}
 	if p.streams == 0 { // the job's lease counts on the cells that are only kept
 		if _, err := p.forgetCached(); err != nil {
 			return err
 		}
 	}
 	err := p.ctx.Restore(j.saved, seq)
-	j.saved.Free()
-	j.saved = nil
+	j.drop()
 	if err == nil {
 		return nil
 	}

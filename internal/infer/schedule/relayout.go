@@ -70,7 +70,7 @@ func (s *Scheduler) expects(j *job) need {
 	if j.vectors != nil {
 		return need{tokens: j.longest, vectors: true}
 	}
-	most := min(j.longest, s.opts.Cells) // a running job may have been promised more, before the cells became fewer
+	most := min(j.longest, s.opts.Cells-j.spare()) // a running job may have been promised more, before the cells became fewer
 	n := min(max(len(j.tokens)+s.usual.tokens(), j.leased), most)
 	return need{tokens: max(n, len(j.tokens)+1) + j.spare(), exact: j.exact()}
 }
@@ -150,7 +150,7 @@ func (s *Scheduler) due() bool {
 	}
 	cells, going := 0, false
 	for _, j := range s.jobs {
-		if j.seat == nil || j.room() <= 0 {
+		if j.seat == nil || !j.goesOn() {
 			continue
 		}
 		if j.evicted {

@@ -102,10 +102,7 @@ func (s *Scheduler) reseat(j *job) error {
 		_, err := p.sit(j)
 		return err
 	}
-	if j.saved != nil {
-		j.saved.Free()
-		j.saved = nil
-	}
+	j.drop()
 	j.restart()
 	return nil
 }

@@ -255,7 +255,7 @@ func (s *Scheduler) canStep(j *job) bool {
 	if j.seat == nil {
 		return j.granted() && (s.target == nil && s.poolFor(j) != nil || s.misfit(j))
 	}
-	return j.room() > 0 || j.stuck()
+	return j.goesOn() || j.stuck()
 }
 
 // granted reports whether a job has the memory to join. A prompt starts only when the

@@ -71,7 +71,7 @@ func TestPenaltiesStayWithTheirAnswer(t *testing.T) {
 func TestReshapeBelowWhatAJobMayWrite(t *testing.T) {
 	t.Parallel()
 	job := api.Request{Prompt: infertest.Words(300), MaxTokens: 3000, IgnoreEOS: true}
-	t.Run("running", func(t *testing.T) {
+	running := func(t *testing.T, job api.Request) {
 		t.Parallel()
 		r := newRig(t, 4096, 2, 64)
 		var once sync.Once
@@ -88,6 +88,12 @@ func TestReshapeBelowWhatAJobMayWrite(t *testing.T) {
 		}
 		_, err := r.run(t.Context(), job, l)
 		require.ErrorIs(t, err, refused, "it has written until then")
+	}
+	t.Run("running", func(t *testing.T) { running(t, job) })
+	t.Run("running, reproducible", func(t *testing.T) {
+		job := job
+		job.Reproducible = true
+		running(t, job)
 	})
 	t.Run("waiting", func(t *testing.T) {
 		t.Parallel()
