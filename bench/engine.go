@@ -71,7 +71,7 @@ func contests() []contest {
 		{"server-best", 1.08, (*arena).serverBest},
 		{"server-default", 1.25, (*arena).serverDefault},
 	}
-	withPath := append(slices.Clone(rivals), rival{"in-process", 0, (*arena).inProcess})
+	withPath := append(slices.Clone(rivals), rival{"server-newer", 0, (*arena).serverNewer}, rival{"in-process", 0, (*arena).inProcess})
 	best := func(atLeast float64) []rival { return []rival{{"server-best", atLeast, (*arena).serverBest}} }
 	const (
 		apartText  = "128 tokens in, distinct, and 64 out, greedy"

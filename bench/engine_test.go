@@ -24,7 +24,7 @@ func TestRowsOfTheEngine(t *testing.T) {
 	t.Parallel()
 	names := rowNames()
 	for _, want := range []string{
-		"distinct-16/batched-bench", "distinct-16/server-best", "distinct-16/server-default", "distinct-16/in-process",
+		"distinct-16/batched-bench", "distinct-16/server-best", "distinct-16/server-default", "distinct-16/server-newer", "distinct-16/in-process",
 		"distinct-32/batched-bench", "distinct-32/server-best", "distinct-32/server-default",
 		"prefix-16/server-best", "prefix-32/server-best", "mixed-16/server-best",
 		"outside-example/greedy", "outside-256k/greedy",

@@ -67,6 +67,14 @@ func padded(tokens int) int {
 
 // ready waits until the server answers, looks at its libraries and pauses it.
 func (s *server) ready(ctx context.Context, engine int) error {
+	if err := s.answers(ctx); err != nil {
+		return err
+	}
+	return errors.Join(sameLibraries(engine, s.peer.cmd.Process.Pid), s.peer.pause())
+}
+
+// answers waits until the server answers.
+func (s *server) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, serverStart)
 	defer cancel()
 	poll := time.NewTicker(50 * time.Millisecond)
@@ -80,7 +88,7 @@ func (s *server) ready(ctx context.Context, engine int) error {
 			return fmt.Errorf("wait until it answers: %w", ctx.Err())
 		}
 	}
-	return errors.Join(sameLibraries(engine, s.peer.cmd.Process.Pid), s.peer.pause())
+	return nil
 }
 
 func (s *server) healthy(ctx context.Context) bool {
