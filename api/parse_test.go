@@ -83,7 +83,7 @@ func TestParseRequestFaults(t *testing.T) {
 		{name: "repeat_penalty of 0", body: chat(`"repeat_penalty":0`), field: "repeat_penalty", says: []string{"out of range"}},
 		{name: "presence_penalty", body: chat(`"presence_penalty":-2.5`), field: "presence_penalty", says: []string{"out of range", "-2 to 2"}},
 		{name: "frequency_penalty", body: chat(`"frequency_penalty":true`), field: "frequency_penalty", says: []string{"wrong type"}},
-		{name: "max_tokens of 0", body: chat(`"max_tokens":0`), field: "max_tokens", says: []string{"out of range", "1 or more"}},
+		{name: "max_tokens of 0", body: chat(`"max_tokens":0`), field: "max_tokens", says: []string{"out of range", "from 1 to 2147483647"}},
 		{name: "max_tokens with a fraction", body: chat(`"max_tokens":1.5`), field: "max_tokens", says: []string{"wrong type", "integer"}},
 		{name: "max_tokens as a string", body: chat(`"max_tokens":"100"`), field: "max_tokens", says: []string{"wrong type", `"100"`}},
 		{name: "max_tokens too large", body: chat(`"max_tokens":99999999999999999999`), field: "max_tokens", says: []string{"out of range"}},

@@ -50,7 +50,7 @@ func (p *parser) topK(path string, raw json.RawMessage) {
 
 func (p *parser) tokens(path string, raw json.RawMessage) *int {
 	n, ok := p.integer(path, raw, 1, math.MaxInt32,
-		"an integer of 1 or more (without the field: as many as the context allows)")
+		fmt.Sprintf("an integer from 1 to %d (without the field: as many as the context allows)", math.MaxInt32))
 	if !ok {
 		return nil
 	}

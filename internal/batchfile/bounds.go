@@ -2,7 +2,7 @@ package batchfile
 
 import (
 	"tempo/api"
-	"tempo/internal/infer/grammar"
+	"tempo/internal/grammar"
 )
 
 // bounds checks the schemas and grammars of requests, as the engine will read them. The

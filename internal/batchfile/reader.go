@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"unicode/utf8"
 )
 
@@ -128,9 +129,21 @@ func (r *Reader) remember(customID string) int {
 	return 0
 }
 
-// wholeLine is the error of a line whose fields cannot be told.
+// wholeLine is the error of a line whose fields cannot be told. Its custom_id mostly can.
 func (r *Reader) wholeLine(msg, hint string) *LineError {
-	return &LineError{File: r.name, Line: r.number, Msg: msg, Code: CodeParseError, hint: hint}
+	return &LineError{
+		File: r.name, Line: r.number, CustomID: customIDIn(r.buf), Msg: msg, Code: CodeParseError, hint: hint,
+	}
+}
+
+var reCustomID = regexp.MustCompile(`"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")`)
+
+// customIDIn finds the custom_id in a text that is not JSON, "" if there is none.
+func customIDIn(text []byte) (id string) {
+	if found := reCustomID.FindSubmatch(text); found != nil {
+		_ = json.Unmarshal(found[1], &id) // what is no string after all is none
+	}
+	return id
 }
 
 // syntaxError says where in the line the JSON breaks off.

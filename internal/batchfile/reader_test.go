@@ -113,10 +113,10 @@ func TestReadFaults(t *testing.T) {
 		says                        []string
 	}{
 		{name: "not JSON", text: `hello`, says: []string{"column 1", "not valid JSON"}},
-		{name: "broken JSON", text: `{"custom_id":"ä",}`, says: []string{"column 18", "not valid JSON"}},
-		{name: "cut off", text: `{"custom_id":"a"`, says: []string{"column 16", "unexpected end"}},
+		{name: "broken JSON", customID: "ä", text: `{"custom_id":"ä",}`, says: []string{"column 18", "not valid JSON"}},
+		{name: "cut off", customID: "a", text: `{"custom_id":"a"`, says: []string{"column 16", "unexpected end"}},
 		{name: "cut off before a carriage return", text: "{\"custom_id\":\"a\r\n", says: []string{"unexpected end"}},
-		{name: "two objects", text: good + good, says: []string{"after top-level value"}},
+		{name: "two objects", customID: "a", text: good + good, says: []string{"after top-level value"}},
 		{name: "a list", text: `[{"prompt":"x"}]`, says: []string{"a JSON object"}},
 		{name: "not UTF-8", text: "{\"prompt\":\"\xe4\"}", says: []string{"UTF-8"}},
 		{name: "UTF-16", text: "\xff\xfe{\x00}\x00", says: []string{"UTF-8"}},

@@ -45,7 +45,7 @@ func (c *Config) validateWorker(v *validator) {
 	c.validateModels(v)
 	v.check("device", e.Device, isDevice(e.Device), "auto, cpu, cuda, cuda:N, or a UUID such as nvidia-smi -L shows (GPU-…)")
 	v.check("threads", e.Threads, e.Threads >= 0 && e.Threads <= maxThreads, fmt.Sprintf("1 to %d, or 0 (automatic)", maxThreads))
-	v.check("context_size", e.ContextSize, e.ContextSize >= 0, "0 (the model's) or more")
+	v.check("context_size", e.ContextSize, e.ContextSize == 0 || e.ContextSize >= 16, "0 (the model's), or 16 or more")
 	v.check("batch_size", e.BatchSize, e.BatchSize >= 1 && e.BatchSize <= maxBatch, fmt.Sprintf("1 to %d", maxBatch))
 	v.check("hf_endpoint", redact(c.Hub.Endpoint), c.Hub.Endpoint == "" || isHub(c.Hub.Endpoint), "an http or https address without user and question mark, such as https://HOST")
 	v.check("hf_token", c.Hub.Token, !strings.ContainsFunc(c.Hub.Token, func(r rune) bool { return r <= ' ' || r > '~' }), "a token without blanks, as the hub has given it")

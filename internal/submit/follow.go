@@ -44,8 +44,8 @@ const (
 	logEvery    = 5 * time.Second
 )
 
-// sayRefused is how many refused lines are said in the log, too; all of them are
-// written.
+// sayRefused is how many refused lines, and how many failed jobs, are said in the log, too; all
+// of them are written.
 const sayRefused = 3
 
 // refuse writes the error of a line that was not sent.
@@ -141,17 +141,18 @@ func (f *follower) take(r api.Result) error {
 		return nil
 	}
 	now := time.Now()
-	if r.OK() {
-		f.succeeded++
-	} else {
-		f.failed++
-	}
 	var body struct {
-		Object string    `json:"object"`
-		Usage  api.Usage `json:"usage"`
+		Object string          `json:"object"`
+		Usage  api.Usage       `json:"usage"`
+		Error  api.ErrorDetail `json:"error"`
 	}
 	if r.Response != nil {
 		_ = json.Unmarshal(r.Response.Body, &body) // a body without usage counts no tokens
+	}
+	if r.OK() {
+		f.succeeded++
+	} else {
+		f.fail(&r, body.Error.Message)
 	}
 	if f.read <= f.earlier {
 		f.resumed++
@@ -172,6 +173,25 @@ func (f *follower) take(r api.Result) error {
 		f.workers[r.Tempo.Worker] = true
 	}
 	return f.write(r)
+}
+
+// fail counts a job that was sent and failed, and says where it stands.
+func (f *follower) fail(r *api.Result, reason string) {
+	f.failed++
+	if r.Error != nil {
+		reason = r.Error.Message
+	}
+	if r.Tempo != nil && r.Tempo.Line > 0 {
+		r.Tempo.File = f.batch.in.name
+		reason = fmt.Sprintf("%s:%d: %s", r.Tempo.File, r.Tempo.Line, reason)
+	}
+	switch n := f.failed - f.badLines; {
+	case f.read <= f.earlier: // it was said then
+	case n <= sayRefused:
+		f.batch.log.Warn("a job has failed", zap.String("reason", reason))
+	case n == sayRefused+1:
+		f.batch.log.Warn("more jobs have failed; the error file has all of them with the reason")
+	}
 }
 
 // rate is how many tokens that is in a second.

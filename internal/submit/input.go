@@ -216,10 +216,15 @@ func (e *FileError) Error() string {
 
 func (e *FileError) Unwrap() error { return e.Err }
 
+var errIsInput = errors.New("it is the input file, which would be lost")
+
 // Hint says what to check.
 func (e *FileError) Hint() string {
-	if errors.Is(e.Err, os.ErrNotExist) {
+	switch {
+	case errors.Is(e.Err, os.ErrNotExist):
 		return "check the path; \"-\" reads standard input"
+	case errors.Is(e.Err, errIsInput):
+		return "name another file for the results, or leave --output out"
 	}
 	return "check the path and its permissions"
 }

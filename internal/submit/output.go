@@ -56,7 +56,7 @@ func (o *output) open(path string, opts Options, input os.FileInfo) (io.Writer, 
 	}
 	o.files = append(o.files, f)
 	if info, err := f.Stat(); err == nil && input != nil && info.Mode().IsRegular() && os.SameFile(info, input) {
-		return nil, &FileError{Op: "write", Path: path, Err: errors.New("it is the input file, which would be lost")}
+		return nil, &FileError{Op: "write", Path: path, Err: errIsInput}
 	}
 	return f, nil
 }

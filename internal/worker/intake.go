@@ -63,9 +63,18 @@ func (w *Worker) takeTurn(ctx, work context.Context) ([]*job, error) {
 		w.slots.leave()
 	}
 	if n := len(deliveries); n > 0 {
-		w.slots.queue(deliveries[n-1].Queued)
+		w.slots.queue(w.plenty(deliveries[n-1].Queued))
 	}
 	return admitted, err
+}
+
+// plenty is how many of the queued jobs may be looked at as ones to fetch ahead of their time:
+// none where less than half of the KV cache is free, as the running ones are to grow into that.
+func (w *Worker) plenty(queued int) int {
+	if s := w.ledger.Snapshot(); s.Reserved > s.Room/2 {
+		return 0
+	}
+	return queued
 }
 
 // ticket is memory for a job that is not here yet.

@@ -219,6 +219,21 @@ func (c *Context) Trim(seq, n int) (bool, error) {
 	return ok, nil
 }
 
+// Whole reports whether a sequence that was cut to n tokens has all that the next one sees.
+// Layers with a sliding window may have lost what was out of it before the cut: llama.cpp
+// saves no more than that, and uses the room of the rest.
+func (c *Context) Whole(seq, n int) (bool, error) {
+	window := int(llama.ModelNSWA(c.model.handle))
+	if window == 0 || n == 0 {
+		return true, nil
+	}
+	first, err := llama.MemorySeqPosMin(c.memory, llama.SeqId(seq))
+	if err != nil {
+		return false, fmt.Errorf("find the first token of sequence %d: %w", seq, err)
+	}
+	return int(first) <= max(0, n-window), nil
+}
+
 // Logits are the logits at output i of the last Decode, one for each token of the
 // vocabulary. The memory is llama.cpp's and is overwritten by the next Decode.
 func (c *Context) Logits(i int) ([]float32, error) {

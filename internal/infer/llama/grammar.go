@@ -10,7 +10,7 @@ import (
 
 	"github.com/hybridgroup/yzma/pkg/llama"
 
-	"tempo/internal/infer/grammar"
+	"tempo/internal/grammar"
 )
 
 // Grammars makes the grammars of a model. It has the vocabulary in an order in

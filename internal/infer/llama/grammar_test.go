@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
-	"tempo/internal/infer/grammar"
+	"tempo/internal/grammar"
 	"tempo/internal/setup"
 )
 

@@ -1,13 +1,15 @@
 package schedule
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"time"
 
 	"tempo/api"
+	"tempo/internal/grammar"
 	"tempo/internal/infer"
-	"tempo/internal/infer/grammar"
 	"tempo/internal/infer/llama"
 	"tempo/internal/infer/sample"
 )
@@ -63,11 +65,24 @@ func (a *answer) close() {
 	}
 }
 
+// seed is the one that is asked for. Else it is the request's, but for a reproducible job it
+// depends on the prompt alone.
 func (s *Scheduler) seed(j *job) uint64 {
-	if named := j.req.Job.Sampling.Seed; named != nil {
+	switch named := j.req.Job.Sampling.Seed; {
+	case named != nil:
 		return uint64(*named)
+	case j.exact():
+		return seedOf(j.tokens[:j.prompt])
 	}
 	return uint64(j.req.Seed)
+}
+
+func seedOf(prompt []llama.Token) uint64 {
+	h := fnv.New64a()
+	for _, t := range prompt {
+		_, _ = h.Write(binary.LittleEndian.AppendUint32(nil, uint32(t))) // never fails
+	}
+	return h.Sum64()
 }
 
 func (s *Scheduler) sampling(j *job, seed uint64) sample.Options {

@@ -17,7 +17,7 @@ import (
 func TestReproducibleSwapped(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{10, 255, 256, 300} {
-		r := exactRig(t, gguf.Q8_0, "f16", options(2048, 2, 64))
+		r := exactRig(t, exactSpec(gguf.Q8_0), "f16", options(2048, 2, 64))
 		job := api.Request{Prompt: infertest.Words(n), MaxTokens: 400, IgnoreEOS: true, Logprobs: true, TopLogprobs: 2, Reproducible: true}
 		want := r.mustRun(t, job)
 		times := 0
@@ -34,6 +34,25 @@ func TestReproducibleSwapped(t *testing.T) {
 	}
 }
 
+// Without a seed it has the same answer under any id.
+func TestReproducibleWithoutASeed(t *testing.T) {
+	t.Parallel()
+	r := exactRig(t, exactSpec(gguf.Q8_0), "f16", options(512, 1, 64))
+	answer := func(reproducible bool, seed uint32) string {
+		job := api.Request{
+			Prompt: "a story", MaxTokens: 20, IgnoreEOS: true, Reproducible: reproducible,
+			Sampling: api.Sampling{Temperature: 1, TopP: 1, RepeatPenalty: 1},
+		}
+		prompt, err := r.model.Tokenize(job.Prompt)
+		require.NoError(t, err)
+		out, err := r.Submit(t.Context(), infer.Request{Job: &job, Seed: seed, Lease: infertest.NewLease(0)}, prompt, 100)
+		require.NoError(t, err)
+		return out.Text()
+	}
+	require.Equal(t, answer(true, 1), answer(true, 2))
+	require.NotEqual(t, answer(false, 1), answer(false, 2))
+}
+
 // What a job had before the pools were for reproducible ones was not calculated as theirs: it
 // does not come back, and they share nothing of it.
 func TestReproducibleSharesWhatIsReproducible(t *testing.T) {
@@ -41,9 +60,9 @@ func TestReproducibleSharesWhatIsReproducible(t *testing.T) {
 	prompt := infertest.Words(700)
 	job := api.Request{Prompt: prompt + " and so", MaxTokens: 30, IgnoreEOS: true, Logprobs: true, TopLogprobs: 2, Reproducible: true}
 	other := api.Request{Prompt: "other", MaxTokens: 2, Reproducible: true}
-	want := exactRig(t, gguf.Q8_0, "f16", options(4096, 2, 48)).mustRun(t, job)
+	want := exactRig(t, exactSpec(gguf.Q8_0), "f16", options(4096, 2, 48)).mustRun(t, job)
 
-	r := exactRig(t, gguf.Q8_0, "f16", options(4096, 2, 48))
+	r := exactRig(t, exactSpec(gguf.Q8_0), "f16", options(4096, 2, 48))
 	l, taken, joined := infertest.NewLease(0), false, make(chan struct{})
 	l.Grant = func(_ context.Context, used, _ int) error {
 		switch {
@@ -73,7 +92,7 @@ func TestReproducibleSharesWhatIsReproducible(t *testing.T) {
 // A job can fill its stream, but for one cell.
 func TestReproducibleFillsItsStream(t *testing.T) {
 	t.Parallel()
-	r := exactRig(t, gguf.Q8_0, "f16", options(512, 2, 64))
+	r := exactRig(t, exactSpec(gguf.Q8_0), "f16", options(512, 2, 64))
 	for _, n := range []int{1, 255, 256, 257, 509, 510} {
 		prompt := make([]llama.Token, n)
 		for i := range prompt {

@@ -40,15 +40,29 @@ func varied(n int) []api.Request {
 // shape; also where the pool is made anew, and others that are not reproducible run.
 func TestReproducible(t *testing.T) {
 	t.Parallel()
+	sliding := exactSpec(gguf.Q8_0)
+	sliding.Architecture, sliding.Window, sliding.Tied = gguf.Gemma2, 256, true
+	experts := exactSpec(gguf.Q8_0)
+	experts.Architecture, experts.Experts = gguf.Qwen3MoE, 4
+	state := exactSpec(gguf.F32)
+	state.Architecture, state.HeadSize, state.Layers = gguf.LFM2, 0, 3
 	for _, c := range []struct {
-		weights gguf.TensorType
-		cache   string
-		single  bool // the kernels for these add up in another order in company
-		jobs    int
-	}{{gguf.Q8_0, "f16", false, 60}, {gguf.Q8_0, "q8_0", false, 20}, {gguf.F32, "f16", true, 20}} {
-		t.Run(c.weights.String()+" "+c.cache, func(t *testing.T) {
+		name   string
+		model  gguf.Spec
+		cache  string
+		single bool // the kernels for these weights add up in another order in company
+		jobs   int
+	}{
+		{"Q8_0", exactSpec(gguf.Q8_0), "f16", false, 60},
+		{"quantised cache", exactSpec(gguf.Q8_0), "q8_0", false, 20},
+		{"F32", exactSpec(gguf.F32), "f16", true, 20},
+		{"sliding window", sliding, "f16", false, 20},
+		{"experts", experts, "f16", false, 20},
+		{"state", state, "f16", true, 20},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			reproduce(t, c.weights, c.cache, c.single, varied(c.jobs))
+			reproduce(t, c.model, c.cache, c.single, varied(c.jobs))
 		})
 	}
 }
@@ -58,10 +72,10 @@ func TestReproducible(t *testing.T) {
 //
 //nolint:paralleltest // see above
 func TestReproducibleOnThreads(t *testing.T) {
-	alone := exactRig(t, gguf.Q8_0, "f16", options(1024, 1, 256))
+	alone := exactRig(t, exactSpec(gguf.Q8_0), "f16", options(1024, 1, 256))
 	opts := options(4*1024, 4, 256)
 	opts.Threads = 2
-	together := exactRig(t, gguf.Q8_0, "f16", opts)
+	together := exactRig(t, exactSpec(gguf.Q8_0), "f16", opts)
 	together.probed = true
 	var all errgroup.Group
 	for i, n := range []int{257, 769, 600} { // the last piece is one token; no last piece is short
@@ -86,10 +100,10 @@ func TestReproducibleOnThreads(t *testing.T) {
 	require.NoError(t, all.Wait())
 }
 
-func reproduce(t *testing.T, weights gguf.TensorType, cache string, single bool, jobs []api.Request) {
+func reproduce(t *testing.T, model gguf.Spec, cache string, single bool, jobs []api.Request) {
 	var want []*infer.Output
 	rig := func(t *testing.T, cells, sequences, batch int) *rig {
-		return exactRig(t, weights, cache, options(cells, sequences, batch))
+		return exactRig(t, model, cache, options(cells, sequences, batch))
 	}
 	alone := rig(t, 4096, 1, 512)
 	for _, job := range jobs {
@@ -132,13 +146,18 @@ func reproduce(t *testing.T, weights gguf.TensorType, cache string, single bool,
 	}
 }
 
-// exactRig has a KV cache of a type that rounds.
-func exactRig(t *testing.T, weights gguf.TensorType, cache string, opts Options) *rig {
-	t.Helper()
+// exactSpec is a tiny model with heads of which quantised values have a multiple.
+func exactSpec(weights gguf.TensorType) gguf.Spec {
 	tiny := gguf.Tiny()
-	tiny.Type, tiny.HeadSize = weights, 32 // of which quantised values have a multiple
+	tiny.Type, tiny.HeadSize = weights, 32
+	return tiny
+}
+
+// exactRig has a KV cache of a type that rounds.
+func exactRig(t *testing.T, model gguf.Spec, cache string, opts Options) *rig {
+	t.Helper()
 	opts.TypeK, opts.TypeV = cache, cache
-	s, err := New(openSpec(t, tiny), opts, nil)
+	s, err := New(openSpec(t, model), opts, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return run(t, s)
@@ -172,7 +191,7 @@ func different(want, got *infer.Output) string {
 // they were when there are none any more.
 func TestReproducibleOnDemand(t *testing.T) {
 	t.Parallel()
-	r := exactRig(t, gguf.Q8_0, "f16", options(2048, 8, 64))
+	r := exactRig(t, exactSpec(gguf.Q8_0), "f16", options(2048, 8, 64))
 	require.False(t, r.exact())
 	r.mustRun(t, api.Request{Prompt: "once", MaxTokens: 3, Reproducible: true})
 	require.True(t, r.exact())

@@ -177,13 +177,22 @@ func (p *pool) take(s *seat, j *job, common int) {
 }
 
 // trim cuts a free seat, and returns what is left: n, or nothing where the model's
-// memory cannot be cut.
+// memory cannot be cut, or has lost what would be seen from there.
 func (p *pool) trim(s *seat, n int) (int, error) {
-	ok, err := p.ctx.Trim(s.seq, n)
-	if err != nil || ok {
-		return n, err
+	cut, err := p.ctx.Trim(s.seq, n)
+	if err != nil {
+		return 0, err
 	}
-	p.uncut = true
+	p.uncut = p.uncut || !cut
+	whole := false
+	if cut {
+		if whole, err = p.ctx.Whole(s.seq, n); err != nil {
+			return 0, err
+		}
+	}
+	if whole {
+		return n, nil
+	}
 	return 0, p.ctx.Forget(s.seq)
 }
 

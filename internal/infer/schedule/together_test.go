@@ -40,7 +40,7 @@ func TestKindsTakeTurns(t *testing.T) {
 // One reproducible job does not slow down those that come after it.
 func TestReproducibleDoesNotLinger(t *testing.T) {
 	t.Parallel()
-	r := exactRig(t, gguf.F32, "f16", options(8192, 8, 64))
+	r := exactRig(t, exactSpec(gguf.F32), "f16", options(8192, 8, 64))
 	r.mustRun(t, api.Request{Prompt: "once", MaxTokens: 3, Reproducible: true})
 	require.True(t, r.single)
 	var all errgroup.Group
@@ -249,7 +249,7 @@ func TestExactWaitsForWholePieces(t *testing.T) {
 // Run alone, a sampled job has the same text again, though its prompt is cached then.
 func TestAloneTwice(t *testing.T) {
 	t.Parallel()
-	r := exactRig(t, gguf.Q8_0, "f16", options(4096, 8, 512))
+	r := exactRig(t, exactSpec(gguf.Q8_0), "f16", options(4096, 8, 512))
 	for i := range 20 {
 		seed := uint32(7)
 		job := api.Request{

@@ -14,7 +14,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
 
-	"tempo/internal/infer/grammar"
+	"tempo/internal/grammar"
 	"tempo/internal/infer/llama"
 )
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"tempo/internal/infer/grammar"
+	"tempo/internal/grammar"
 )
 
 // Each of these is taken by llama.cpp too, and with it the text.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"tempo/internal/infer/grammar"
+	"tempo/internal/grammar"
 )
 
 // What cannot be bound is refused with its place, its name and what is wrong.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"tempo/internal/infer/grammar"
+	"tempo/internal/grammar"
 )
 
 // Each schema with texts that it must take and texts that it must refuse.
