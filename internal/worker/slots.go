@@ -24,17 +24,22 @@ func newSlots(most int, early bool) *slots {
 	return &slots{most: most, early: early, moved: make(chan struct{})}
 }
 
+// mostAhead is how many are let in ahead at most, if that is more than a quarter: with many
+// hundreds on their way a worker is slower.
+const mostAhead = 64
+
 // ahead is how many are let in ahead of their time. It is a quarter of most at first. When
 // one has ended, other workers have had the time to fill up too: from then on it is as many
 // as most, as jobs of one length all end at once, if twice as many are queued. mu is held.
 func (s *slots) ahead() int {
-	switch {
-	case !s.early:
+	if !s.early {
 		return 0
-	case s.ended && s.queued >= 2*s.most:
-		return s.most
 	}
-	return (s.most + 3) / 4
+	n := (s.most + 3) / 4
+	if s.ended && s.queued >= 2*s.most {
+		n = max(n, min(s.most, mostAhead))
+	}
+	return n
 }
 
 // queue notes how many are queued that nobody has let in.
