@@ -40,7 +40,7 @@ func inspect(req *api.Request) *api.FieldError {
 		return nil
 	}
 	f := &api.FieldError{Field: field, Problem: err.Error()}
-	if hinted, ok := err.(interface{ Hint() string }); ok { //nolint:errorlint // it is returned as it is
+	if hinted, ok := err.(interface{ Hint() string }); ok {
 		f.Advice = hinted.Hint()
 	}
 	return f
