@@ -69,9 +69,11 @@ func (w *Worker) takeTurn(ctx, work context.Context) ([]*job, error) {
 }
 
 // plenty is how many of the queued jobs may be looked at as ones to fetch ahead of their time:
-// none where less than half of the KV cache is free, as the running ones are to grow into that.
+// none where twice as many as run would not easily have room in the KV cache. They would only
+// take it from each other.
 func (w *Worker) plenty(queued int) int {
-	if s := w.ledger.Snapshot(); s.Reserved > s.Room/2 {
+	most, _ := w.slots.counts()
+	if w.pool.perCell.Mul(2*int64(most)*w.ticket.Load()) > w.ledger.Snapshot().Room.Scale(0.75) {
 		return 0
 	}
 	return queued
