@@ -26,47 +26,30 @@ const (
 //go:embed peers/newer.py
 var newerScript []byte
 
-// ensureNewer returns the directory of the package, fetched into the cache if it is not there.
-func ensureNewer(ctx context.Context, root string, w io.Writer) (string, error) {
-	dir := filepath.Join(root, strings.ReplaceAll(newerPackage, "==", "-"))
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	if err := os.MkdirAll(root, 0o755); err != nil {
-		return "", fmt.Errorf("make the cache directory: %w", err)
-	}
-	temp, err := os.MkdirTemp(root, ".fetching-")
-	if err != nil {
-		return "", fmt.Errorf("make a directory: %w", err)
-	}
-	defer os.RemoveAll(temp)
+// fetchNewer fetches the package into a directory, and returns where it is.
+func fetchNewer(ctx context.Context, dir string, w io.Writer) (string, error) {
 	fmt.Fprintf(w, "fetching %s, which has a newer llama-server\n", newerPackage)
-	wanted := filepath.Join(temp, "wanted")
+	wanted := filepath.Join(dir, "wanted")
 	if err := os.WriteFile(wanted, []byte(newerPackage+" --hash=sha256:"+newerSHA256+"\n"), 0o644); err != nil {
 		return "", fmt.Errorf("write what pip is to fetch: %w", err)
 	}
-	if err := runTool(ctx, temp, "python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-		"--require-hashes", "--requirement", wanted, "--dest", temp); err != nil {
+	if err := runTool(ctx, dir, "python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+		"--require-hashes", "--requirement", wanted, "--dest", dir); err != nil {
 		return "", err
 	}
-	wheels, err := filepath.Glob(filepath.Join(temp, "*.whl"))
+	wheels, err := filepath.Glob(filepath.Join(dir, "*.whl"))
 	if err != nil || len(wheels) != 1 {
 		return "", fmt.Errorf("fetch %s: pip left %d wheels", newerPackage, len(wheels))
 	}
-	if err := runTool(ctx, temp, "python3", "-m", "zipfile", "-e", wheels[0], "package"); err != nil {
-		return "", err
-	}
-	if err := os.Rename(filepath.Join(temp, "package"), dir); err != nil {
-		if _, there := os.Stat(dir); there != nil { // nobody else was faster
-			return "", fmt.Errorf("keep %s: %w", newerPackage, err)
-		}
-	}
-	return dir, nil
+	return filepath.Join(dir, "package"), runTool(ctx, dir, "python3", "-m", "zipfile", "-e", wheels[0], "package")
 }
 
 // serverNewer is a newer llama-server on libraries of its own, with its default settings.
 func (a *arena) serverNewer(ctx context.Context, c contest, _ *path, _ *vocabulary) (contestant, string, error) {
-	dir, err := ensureNewer(ctx, filepath.Dir(filepath.Dir(a.peers.server)), a.out)
+	root := filepath.Dir(filepath.Dir(a.peers.server))
+	dir, err := cached(root, strings.ReplaceAll(newerPackage, "==", "-"), func(temp string) (string, error) {
+		return fetchNewer(ctx, temp, a.out)
+	})
 	if err != nil {
 		return nil, "", err
 	}
@@ -76,13 +59,9 @@ func (a *arena) serverNewer(ctx context.Context, c contest, _ *path, _ *vocabula
 
 // startNewer starts it with atOnce slots of so many tokens each.
 func (a *arena) startNewer(ctx context.Context, dir string, atOnce, slot int) (*server, error) {
-	own, err := os.MkdirTemp(a.dir, "newer-")
+	own, log, err := a.place("newer-")
 	if err != nil {
-		return nil, fmt.Errorf("make a directory: %w", err)
-	}
-	log, err := os.Create(filepath.Join(own, "log"))
-	if err != nil {
-		return nil, fmt.Errorf("make a log file: %w", err)
+		return nil, err
 	}
 	defer log.Close()
 	var said firstLine

