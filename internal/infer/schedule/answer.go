@@ -78,9 +78,10 @@ func (s *Scheduler) seed(j *job) uint64 {
 }
 
 func seedOf(prompt []llama.Token) uint64 {
-	h := fnv.New64a()
+	h, b := fnv.New64a(), make([]byte, 4)
 	for _, t := range prompt {
-		_, _ = h.Write(binary.LittleEndian.AppendUint32(nil, uint32(t))) // never fails
+		binary.LittleEndian.PutUint32(b, uint32(t))
+		_, _ = h.Write(b) // never fails
 	}
 	return h.Sum64()
 }

@@ -18,7 +18,9 @@ func (p *pool) fill() (int, error) {
 	if err := p.allot(); err != nil {
 		return 0, err
 	}
-	p.pair()
+	if p.exact {
+		p.pair()
+	}
 	n := 0
 	for _, s := range p.seats {
 		for range s.take {

@@ -50,7 +50,7 @@ func (j *job) goesOn() bool { return j.room() >= j.piece() }
 func (p *pool) pair() {
 	taken := func(i int) bool { return i >= 0 && i < len(p.seats) && p.seats[i].take > 0 }
 	for i, s := range p.seats {
-		s.paired = p.exact && s.take == 1 && s.job.exact() && !p.ctx.Options().NoFlash && !taken(i-1) && !taken(i+1)
+		s.paired = s.take == 1 && s.job.exact() && !p.ctx.Options().NoFlash && !taken(i-1) && !taken(i+1)
 	}
 }
 

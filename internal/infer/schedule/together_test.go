@@ -206,17 +206,23 @@ func TestUnifiedKeepsTheLastPrompt(t *testing.T) {
 	require.Positive(t, r.mustRun(t, job).CachedTokens)
 }
 
-// A reproducible job shares whole pieces of its prompt only, not what it has written.
-func TestExactSharesWholePieces(t *testing.T) {
-	t.Parallel()
-	s := newScheduler(t, options(2048, 4, 64), nil)
+// exactPool is a pool for reproducible jobs, and a prompt of 600 tokens.
+func exactPool(t *testing.T) (*pool, []llama.Token) {
+	t.Helper()
+	s := newScheduler(t, options(4096, 4, 64), nil)
 	s.probed = true
-	require.NoError(t, s.open([]layout{{cells: 2048, streams: 4, exact: true}}))
-	p := s.pools[0]
+	require.NoError(t, s.open([]layout{{cells: 4096, streams: 4, exact: true}}))
 	tokens := make([]llama.Token, 600)
 	for i := range tokens {
 		tokens[i] = llama.Token(i % 50)
 	}
+	return s.pools[0], tokens
+}
+
+// A reproducible job shares whole pieces of its prompt only, not what it has written.
+func TestExactSharesWholePieces(t *testing.T) {
+	t.Parallel()
+	p, tokens := exactPool(t)
 	p.seats[0].tokens, p.seats[0].cells = tokens, 600
 	p.tree.Put(0, tokens)
 	_, common, _ := p.source(&job{tokens: tokens[:500], prompt: 300})
@@ -226,14 +232,7 @@ func TestExactSharesWholePieces(t *testing.T) {
 // Nor does it wait for less than a piece that another is reading, or has read.
 func TestExactWaitsForWholePieces(t *testing.T) {
 	t.Parallel()
-	s := newScheduler(t, options(4096, 4, 64), nil)
-	s.probed = true
-	require.NoError(t, s.open([]layout{{cells: 4096, streams: 4, exact: true}}))
-	p := s.pools[0]
-	tokens := make([]llama.Token, 600)
-	for i := range tokens {
-		tokens[i] = llama.Token(i % 50)
-	}
+	p, tokens := exactPool(t)
 	other := func(common int) *job {
 		own := slices.Clone(tokens)
 		own[common] = 60
