@@ -62,21 +62,19 @@ func (w *Worker) takeTurn(ctx, work context.Context) ([]*job, error) {
 		unused.release()
 		w.slots.leave()
 	}
+	queued := 0
 	if n := len(deliveries); n > 0 {
-		w.slots.queue(w.plenty(deliveries[n-1].Queued))
+		queued = deliveries[n-1].Queued
 	}
+	w.slots.queue(queued, w.crowded())
 	return admitted, err
 }
 
-// plenty is how many of the queued jobs may be looked at as ones to fetch ahead of their time:
-// none where twice as many as run would not easily have room in the KV cache. They would only
-// take it from each other.
-func (w *Worker) plenty(queued int) int {
+// crowded reports whether the most jobs that can be here would not easily have room in the KV
+// cache. More of them ahead of their time would only take it from each other.
+func (w *Worker) crowded() bool {
 	most, _ := w.slots.counts()
-	if w.pool.perCell.Mul(2*int64(most)*w.ticket.Load()) > w.ledger.Snapshot().Room.Scale(0.75) {
-		return 0
-	}
-	return queued
+	return w.pool.perCell.Mul(int64(most+mostAhead(most))*w.ticket.Load()) > w.ledger.Snapshot().Room.Scale(0.75)
 }
 
 // ticket is memory for a job that is not here yet.

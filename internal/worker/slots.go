@@ -9,13 +9,14 @@ import (
 // any time: when it falls below those inside, nobody enters until enough have
 // left. Safe for concurrent use.
 type slots struct {
-	mu     sync.Mutex
-	most   int           // guarded by mu
-	early  bool          // see newSlots; guarded by mu
-	queued int           // see queue; guarded by mu
-	ended  bool          // one has come to its end since the queue was empty; guarded by mu
-	inside int           // guarded by mu
-	moved  chan struct{} // closed and replaced when there may be room; guarded by mu
+	mu      sync.Mutex
+	most    int           // guarded by mu
+	early   bool          // see newSlots; guarded by mu
+	queued  int           // see queue; guarded by mu
+	crowded bool          // see queue; guarded by mu
+	ended   bool          // one has come to its end since the queue was empty; guarded by mu
+	inside  int           // guarded by mu
+	moved   chan struct{} // closed and replaced when there may be room; guarded by mu
 }
 
 // newSlots lets most in, and if early some more ahead of their time, to be there when
@@ -24,29 +25,30 @@ func newSlots(most int, early bool) *slots {
 	return &slots{most: most, early: early, moved: make(chan struct{})}
 }
 
-// mostAhead is how many are let in ahead at most, if that is more than a quarter: with many
-// hundreds on their way a worker is slower.
-const mostAhead = 64
+// mostAhead is how many are ever let in ahead of their time where most run: as many again, but
+// more than 64 only up to a quarter, as with many hundreds on their way a worker is slower.
+func mostAhead(most int) int { return max((most+3)/4, min(most, 64)) }
 
 // ahead is how many are let in ahead of their time. It is a quarter of most at first. When
 // one has ended, other workers have had the time to fill up too: from then on it is as many
-// as most, as jobs of one length all end at once, if twice as many are queued. mu is held.
+// as most, up to a limit, as jobs of one length all end at once, if twice as many are queued
+// and there is room. mu is held.
 func (s *slots) ahead() int {
 	if !s.early {
 		return 0
 	}
-	n := (s.most + 3) / 4
-	if s.ended && s.queued >= 2*s.most {
-		n = max(n, min(s.most, mostAhead))
+	if s.ended && !s.crowded && s.queued >= 2*s.most {
+		return mostAhead(s.most)
 	}
-	return n
+	return (s.most + 3) / 4
 }
 
-// queue notes how many are queued that nobody has let in.
-func (s *slots) queue(left int) {
+// queue notes how many are queued that nobody has let in, and whether there is no room for so
+// many more.
+func (s *slots) queue(left int, crowded bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queued = left
+	s.queued, s.crowded = left, crowded
 	s.ended = s.ended && left > 0
 	s.wake()
 }
