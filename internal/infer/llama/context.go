@@ -221,7 +221,7 @@ func (c *Context) Trim(seq, n int) (bool, error) {
 
 // Whole reports whether a sequence that was cut to n tokens has all that the next one sees.
 // Layers with a sliding window may have lost what was out of it before the cut: llama.cpp
-// saves no more than that, and uses the room of the rest.
+// saves no more than that, and uses the room of the rest. One token more is asked for than is seen.
 func (c *Context) Whole(seq, n int) (bool, error) {
 	window := int(llama.ModelNSWA(c.model.handle))
 	if window == 0 || n == 0 {

@@ -16,8 +16,14 @@ import (
 // A reproducible job that loses its memory in the middle, twice, has the same answer.
 func TestReproducibleSwapped(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{10, 255, 256, 300} {
-		r := exactRig(t, exactSpec(gguf.Q8_0), "f16", options(2048, 2, 64))
+	sliding := exactSpec(gguf.Q8_0)
+	sliding.Architecture, sliding.Window, sliding.Tied = gguf.Gemma2, 256, true
+	for _, n := range []int{10, 255, 256, 300, 700} {
+		model := exactSpec(gguf.Q8_0)
+		if n == 700 {
+			model = sliding
+		}
+		r := exactRig(t, model, "f16", options(2048, 2, 64))
 		job := api.Request{Prompt: infertest.Words(n), MaxTokens: 400, IgnoreEOS: true, Logprobs: true, TopLogprobs: 2, Reproducible: true}
 		want := r.mustRun(t, job)
 		times := 0

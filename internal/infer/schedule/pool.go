@@ -120,6 +120,10 @@ func (s *seat) ready() int {
 // sit gives a job a seat, with what another begins alike. It returns false, and the
 // job goes on waiting, if there will soon be more to share.
 func (p *pool) sit(j *job) (bool, error) {
+	if p.exact && j.saved != nil && j.inexact { // reproducible jobs could share what was not calculated as theirs
+		j.drop()
+		j.restart()
+	}
 	var from *seat
 	common := 0
 	if j.saved == nil && !p.single && !p.vectors {
@@ -176,7 +180,7 @@ func (p *pool) take(s *seat, j *job, common int) {
 	p.tree.Put(s.seq, s.tokens)
 }
 
-// trim cuts a free seat, and returns what is left: n, or nothing where the model's
+// trim cuts a seat, and returns what is left: n, or nothing where the model's
 // memory cannot be cut, or has lost what would be seen from there.
 func (p *pool) trim(s *seat, n int) (int, error) {
 	cut, err := p.ctx.Trim(s.seq, n)
@@ -299,13 +303,9 @@ func (p *pool) save(j *job) (err error) {
 }
 
 // restore puts a saved job into the pool as seq. What cannot be put there is decoded
-// anew, and so is what reproducible jobs may share from it but was not calculated as theirs.
+// anew, and in a pool for reproducible jobs so is what has lost what was out of a window: the
+// rest lies in other cells than before.
 func (p *pool) restore(j *job, seq int) error {
-	if p.exact && j.inexact {
-		j.drop()
-		j.restart()
-		return nil
-	}
 	if p.streams == 0 { // the job's lease counts on the cells that are only kept
 		if _, err := p.forgetCached(); err != nil {
 			return err
@@ -313,7 +313,12 @@ func (p *pool) restore(j *job, seq int) error {
 	}
 	err := p.ctx.Restore(j.saved, seq)
 	j.drop()
-	if err == nil {
+	if err == nil && p.exact {
+		whole, err := p.ctx.Whole(seq, 1) // from the beginning
+		if err != nil || whole {
+			return err
+		}
+	} else if err == nil {
 		return nil
 	}
 	j.restart()
