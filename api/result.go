@@ -55,7 +55,7 @@ type ErrorDetail struct {
 
 // Tempo is what Tempo adds to a result: who did it, how long each part took, and
 // the memory of the device while it ran. In an error line that submit wrote itself
-// only File and Line are set; File is set in all errors, by submit.
+// only File and Line are set; File is set in all errors of lines of a file, by submit.
 type Tempo struct {
 	Worker  string `json:"worker,omitempty"`
 	Device  string `json:"device,omitempty"`

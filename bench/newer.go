@@ -92,14 +92,16 @@ func (a *arena) startNewer(ctx context.Context, dir string, atOnce, slot int) (*
 // firstLine keeps the first line that is written to it.
 type firstLine struct {
 	buffer []byte
+	whole  bool
 	text   string        // after there is closed
 	there  chan struct{} // closed when the line is whole
 }
 
 func (f *firstLine) Write(b []byte) (int, error) {
-	if f.text == "" {
+	if !f.whole {
 		f.buffer = append(f.buffer, b...)
-		if line, _, whole := bytes.Cut(f.buffer, []byte("\n")); whole {
+		var line []byte
+		if line, _, f.whole = bytes.Cut(f.buffer, []byte("\n")); f.whole {
 			f.text = string(line)
 			close(f.there)
 		}

@@ -25,6 +25,7 @@ type follower struct {
 	first, last       time.Time // of results that are not resumed
 	succeeded, failed int
 	badLines, resumed int
+	saidFailed        int // jobs that failed in this run
 	earlier           int // results that were there when this run began; they are read first
 	read              int // results, also those of others
 	tokens            int // generated, of results that are not resumed
@@ -193,7 +194,8 @@ func (f *follower) fail(r *api.Result, reason string) {
 		reason = fmt.Sprintf("%s:%d: %s", r.Tempo.File, r.Tempo.Line, reason)
 	}
 	if f.read > f.earlier { // else it was said then
-		f.warn(f.failed-f.badLines, "a job has failed", reason)
+		f.saidFailed++
+		f.warn(f.saidFailed, "a job has failed", reason)
 	}
 }
 
