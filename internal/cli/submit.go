@@ -228,7 +228,7 @@ func nameUnfinished(ctx context.Context, client *queue.Client, but, dir string, 
 	}
 	for _, b := range batches {
 		if b.ID != but && !b.Status.Ended() {
-			log.Info("a batch of another run is not finished: run its file again with the same settings and model, or remove the directory, which forgets it",
+			log.Info("a batch of another run is not finished: run its file again with the same settings and model (one of --new cannot be gone on with), or remove the directory, which forgets it",
 				zap.String("batch", b.ID), zap.String("file", b.InputFileID), zap.Strings("models", b.Tempo.Models), zap.String("store_dir", dir))
 		}
 	}

@@ -109,14 +109,11 @@ func (c *converter) number(s *shape) (string, error) {
 	}
 	text := inRange(low, high, fractions)
 	if text == "" {
-		k, what := s.minimum.by, "number"
-		if !low.set {
-			k = s.maximum.by
-		}
+		what := "number"
 		if !fractions {
 			what = "integer"
 		}
-		return "", k.fault("leaves no %s between minimum and maximum", what)
+		return "", s.minimum.by.fault("%s leaves no %s beside %s %s", s.minimum.by.value, what, s.maximum.by.name, s.maximum.by.value)
 	}
 	return text, nil
 }

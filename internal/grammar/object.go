@@ -13,7 +13,7 @@ func (s *shape) readRequired(k keyword) error {
 		}
 	case "required":
 		if k.value.kind != isArray {
-			return k.fault("must be a list of names")
+			return k.fault("must be a list of names, not %s", k.value)
 		}
 		for _, v := range k.value.items {
 			if v.kind != isString {
