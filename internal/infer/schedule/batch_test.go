@@ -17,23 +17,31 @@ import (
 	"tempo/internal/infer/llama"
 )
 
-// stepsOf runs jobs together and returns what each step had: tokens of prompts and of
-// decoding jobs.
+// stepsOf runs jobs together, which come in their order before the first step, and returns
+// what each step had: tokens of prompts and of decoding jobs.
 func stepsOf(t *testing.T, opts Options, jobs ...api.Request) (all [][2]int64) {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	s := newScheduler(t, opts, zap.New(core))
 	r := &rig{Scheduler: s, limit: opts.Cells}
-	var running errgroup.Group
-	for _, job := range jobs {
-		running.Go(func() error {
-			_, err := r.run(t.Context(), job, infertest.NewLease(0))
-			return err
-		})
-	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
+	var running errgroup.Group
+	there := make(chan struct{})
+	require.True(t, s.tell(func() {
+		defer close(there)
+		for i, job := range jobs {
+			running.Go(func() error {
+				_, err := r.run(t.Context(), job, infertest.NewLease(0))
+				return err
+			})
+			for s.arrived == i {
+				(<-s.inbox)()
+			}
+		}
+	}))
+	<-there
 	require.NoError(t, running.Wait())
 	stop()
 	require.NoError(t, <-ended)
