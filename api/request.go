@@ -40,6 +40,7 @@ type Request struct {
 	// Timeout bounds the time from when the job first joins the batch; 0 = none.
 	Timeout  time.Duration
 	Sampling Sampling
+	Parallel *Parallel `json:",omitempty"` // nil = one token at each position
 }
 
 // Message is one turn of a chat.

@@ -67,6 +67,8 @@ type Tempo struct {
 	// CutByMemory says that the answer ended (finish_reason "length") because the
 	// worker's KV cache is smaller than the model's context, not at max_tokens.
 	CutByMemory bool `json:"cut_by_memory,omitempty"`
+	// Parallel is what a job with several tokens at one position came to.
+	Parallel *ParallelResult `json:"parallel,omitempty"`
 	// MemoryError has the numbers of an error with the code "memory_error".
 	MemoryError *MemoryError `json:"memory_error,omitempty"`
 	File        string       `json:"file,omitempty"`

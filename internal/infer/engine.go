@@ -37,6 +37,10 @@ type Engine interface {
 	// *PoolError if the pool is too small for it, *DiedError if the engine died under it, the error of req.Lease.Resize if
 	// memory was refused, and ctx's error if ctx is done.
 	Generate(ctx context.Context, req Request) (*Output, error)
+	// Narrow bounds the tokens that a job may have at one position (api.Parallel), for all
+	// jobs and from the next step on, also those that run; 0 = no bound any more. It is
+	// what can be given up under pressure before a job is sent away.
+	Narrow(ctx context.Context, width int) error
 	// Close ends the engine, also one that is stuck in a step, and gives its memory
 	// back. It may be called at any time, also while others call Generate.
 	Close() error
@@ -127,6 +131,8 @@ type Lease interface {
 // Output is what a job generated.
 type Output struct {
 	Choices []Choice `json:"choices,omitempty"` // as many as the job asked for
+	// Parallel is what a job with several tokens at one position came to, else nil.
+	Parallel *api.ParallelResult `json:"parallel,omitempty"`
 	// Embeddings has a vector for each text of the job's input, of length 1.
 	Embeddings       [][]float32   `json:"embeddings,omitempty"`
 	PromptTokens     int           `json:"prompt_tokens"`

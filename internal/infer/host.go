@@ -53,6 +53,7 @@ type Host struct {
 	changed  chan struct{} // closed and replaced when current or failed changes; guarded by mu
 	failed   error         // why there is no engine and none comes up; guarded by mu
 	shape    Shape         // of the engines to come; guarded by mu
+	width    int           // see Narrow; guarded by mu
 	loaded   bool          // an engine that dies is replaced; guarded by mu
 	closed   bool          // no process is started any more; guarded by mu
 	failures int           // engines that failed since the last job that ended well; guarded by mu

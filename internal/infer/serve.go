@@ -169,6 +169,12 @@ func (s *server) call(ctx context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request
 			return nil, err
 		}
 		return s.engine.Open(ctx, p)
+	case methodNarrow:
+		width, err := params[int](r)
+		if err != nil {
+			return nil, err
+		}
+		return nil, s.engine.Narrow(ctx, width)
 	case methodDryRun, methodLoad, methodReshape:
 		p, err := params[Shape](r)
 		if err != nil {

@@ -74,6 +74,18 @@ func (h *Host) Reshape(ctx context.Context, shape Shape) (f budget.Footprint, er
 	}
 }
 
+// Narrow tells the engine process, and remembers it for those that replace it.
+func (h *Host) Narrow(ctx context.Context, width int) error {
+	h.mu.Lock()
+	h.width = width
+	h.mu.Unlock()
+	p, err := h.engine(ctx)
+	if err != nil {
+		return err
+	}
+	return p.call(ctx, methodNarrow, width, nil)
+}
+
 // remember notes the shape of the engines to come, and returns the last one and
 // whether there was one.
 func (h *Host) remember(shape Shape) (old Shape, loaded bool) {
@@ -92,7 +104,16 @@ func (h *Host) fill(ctx context.Context, p *process, shape Shape) error {
 	if shape.Empty() {
 		method = methodReshape
 	}
-	return h.take(ctx, p, method, shape)
+	if err := h.take(ctx, p, method, shape); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	width := h.width
+	h.mu.Unlock()
+	if width == 0 {
+		return nil
+	}
+	return p.call(ctx, methodNarrow, width, nil)
 }
 
 // change has a loaded engine take another shape. Its bound follows: before what

@@ -27,6 +27,7 @@ type Sleeper struct {
 	shape   Shape              // empty before Load and while unloaded; guarded by mu
 	loaded  bool               // Load was called; guarded by mu
 	changed chan struct{}      // closed and replaced when shape changes; nil before Open; guarded by mu
+	width   int                // see Narrow; guarded by mu
 	jobs    int                // in Generate, not waiting for a shape; guarded by mu
 	asleep  map[*Request]bool  // those of them that have their memory; guarded by mu
 }
@@ -90,6 +91,24 @@ func (s *Sleeper) Reshape(ctx context.Context, shape Shape) (budget.Footprint, e
 	close(s.changed)
 	s.changed = make(chan struct{})
 	return f, nil
+}
+
+// Narrow notes the width, which changes nothing: no job has more than one token at a position.
+func (s *Sleeper) Narrow(_ context.Context, width int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life == nil {
+		return ErrNotOpen
+	}
+	s.width = width
+	return nil
+}
+
+// Width is the last that Narrow was called with.
+func (s *Sleeper) Width() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.width
 }
 
 // Generate answers with the prompt, cut to the job's max_tokens words.

@@ -15,13 +15,14 @@ import (
 )
 
 // The worker and the engine process speak JSON-RPC 2.0 over a Unix socket pair,
-// both as callers. The worker calls open, dry_run, load and generate, and tells
+// both as callers. The worker calls open, dry_run, load, reshape, narrow and generate, and tells
 // cancel; the engine calls resize while a job runs. Nothing is sent per token.
 const (
 	methodOpen     = "open"     // Spec → Facts
 	methodDryRun   = "dry_run"  // Shape → budget.Footprint
 	methodLoad     = "load"     // Shape → budget.Footprint
 	methodReshape  = "reshape"  // Shape → budget.Footprint
+	methodNarrow   = "narrow"   // int → nothing
 	methodGenerate = "generate" // wireRequest → Output
 	methodCancel   = "cancel"   // wireJob; no answer, generate ends instead
 	methodReclaim  = "reclaim"  // wireJob; no answer, resize is called instead

@@ -37,6 +37,7 @@ type Engine struct {
 	size     schedule.Size                 // of the load
 	// compute is what the compute buffers may take with so many cells; nil before the load.
 	compute func(cells int) budget.Bytes
+	width   int  // see Narrow
 	plain   bool // the weights stay as they are in the file
 
 	mu       sync.Mutex     // guards what follows; never held for long
@@ -189,6 +190,23 @@ func (e *Engine) Reshape(_ context.Context, shape infer.Shape) (budget.Footprint
 	return l.footprint(), nil
 }
 
+// Narrow tells the scheduler, and those to come.
+func (e *Engine) Narrow(_ context.Context, width int) error {
+	e.setting.Lock()
+	defer e.setting.Unlock()
+	if e.lib == nil {
+		return infer.ErrNotOpen
+	}
+	e.width = width
+	e.mu.Lock()
+	l := e.model
+	e.mu.Unlock()
+	if l != nil {
+		l.sched.Narrow(width)
+	}
+	return nil
+}
+
 // load loads the model. setting is held.
 func (e *Engine) load(shape infer.Shape) (budget.Footprint, error) {
 	if e.dry != nil {
@@ -203,6 +221,7 @@ func (e *Engine) load(shape infer.Shape) (budget.Footprint, error) {
 	if err != nil {
 		return budget.Footprint{}, err
 	}
+	l.sched.Narrow(e.width)
 	e.set(l, false)
 	return l.footprint(), nil
 }

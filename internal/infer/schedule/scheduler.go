@@ -43,7 +43,8 @@ type Scheduler struct {
 	ended chan struct{} // closed when Run returns
 	log   *zap.Logger
 
-	cells atomic.Int64 // opts.Cells, for all
+	cells  atomic.Int64 // opts.Cells, for all
+	narrow atomic.Int64 // see Narrow
 
 	// What follows belongs to the goroutine of Run, and opts once that runs.
 	jobs    []*job // in order of arrival
@@ -185,6 +186,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 	return s.fault
 }
+
+// Narrow bounds the tokens that a job may have at one position from the next step on; 0 = no
+// bound.
+func (s *Scheduler) Narrow(width int) { s.narrow.Store(int64(width)) }
 
 // Close frees everything. Run must have returned.
 func (s *Scheduler) Close() error {
