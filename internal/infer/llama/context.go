@@ -1,6 +1,7 @@
 package llama
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -24,6 +25,11 @@ type ContextOptions struct {
 	// NoFlash leaves out flash attention. The scores of all tokens that go through at once
 	// are in memory then.
 	NoFlash bool
+	// Outputs is the most tokens of a batch of which the logits can be read; 0 = Sequences.
+	Outputs int
+	// Attention lets attention weights be read, see Context.Attend. It leaves out flash
+	// attention, which has none.
+	Attention bool
 	// Embeddings gives every token of a batch its vector; see Context.Embedding.
 	Embeddings bool
 	// TypeK and TypeV are what a cell's keys and values are kept in: one of
@@ -39,6 +45,10 @@ type Context struct {
 	memory  llama.Memory
 	batch   llama.Batch
 	decoder *decoder // nil before the first Decode
+
+	attention *attention // nil without ContextOptions.Attention
+	attending bool       // Attend was called for the batch
+
 	cache   budget.Bytes
 	compute budget.Bytes
 }
@@ -49,19 +59,19 @@ type Context struct {
 func (m *Model) NewContext(opts ContextOptions) (*Context, error) {
 	c := &Context{model: m}
 	if err := c.open(opts); err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
-// open allocates what opts ask for; after an error there is nothing to close.
+// open allocates what opts ask for.
 func (c *Context) open(opts ContextOptions) error {
 	params := llama.ContextDefaultParams()
 	params.NCtx = uint32(opts.Cells)
 	params.NSeqMax = uint32(opts.Sequences)
 	params.NBatch = uint32(opts.Batch)
 	params.NUbatch = uint32(opts.micro())
-	params.NOutputsMax = uint32(opts.Sequences)
+	params.NOutputsMax = uint32(cmp.Or(opts.Outputs, opts.Sequences))
 	params.NThreads = int32(opts.Threads)
 	params.NThreadsBatch = int32(opts.Threads)
 	params.KVUnified = 1
@@ -71,6 +81,14 @@ func (c *Context) open(opts ContextOptions) error {
 	if opts.Embeddings {
 		params.Embeddings, params.PoolingType = 1, llama.PoolingTypeNone
 		params.NOutputsMax = uint32(max(opts.Sequences, opts.Batch))
+	}
+	if opts.Attention {
+		var err error
+		if c.attention, err = newAttention(c.model.lib.attends); err != nil {
+			return err
+		}
+		opts.NoFlash = true
+		params.CbEval, params.CbEvalUserData = c.attention.callback()
 	}
 	if opts.NoFlash {
 		params.FlashAttentionType = llama.FlashAttentionTypeDisabled
@@ -94,7 +112,7 @@ func (c *Context) open(opts ContextOptions) error {
 	}
 	c.opts, c.handle, c.cache, c.compute = opts, handle, sizes.cache, c.model.onDevice(sizes.compute)
 	if c.memory, err = llama.GetMemory(handle); err != nil {
-		return errors.Join(fmt.Errorf("get KV memory: %w", err), c.Close())
+		return fmt.Errorf("get KV memory: %w", err)
 	}
 	c.batch = llama.BatchInit(int32(opts.Batch), 0, 1)
 	return nil
@@ -103,6 +121,12 @@ func (c *Context) open(opts ContextOptions) error {
 // Close gives the context's memory back to the system. It may be called again.
 func (c *Context) Close() error {
 	var failed error
+	defer func() {
+		if c.attention != nil {
+			c.attention.close()
+			c.attention = nil
+		}
+	}()
 	if c.decoder != nil {
 		failed = c.decoder.close()
 		c.decoder = nil
@@ -186,6 +210,8 @@ func (c *Context) Decode() (err error) {
 	case code != 0:
 		_, reason := c.model.lib.log.take()
 		return fmt.Errorf("decode: llama.cpp returned %d: %s", code, reason)
+	case c.attending:
+		return c.attended()
 	}
 	return nil
 }
@@ -204,6 +230,23 @@ func (c *Context) Forget(seq int) error {
 func (c *Context) Share(from, to int) error {
 	if err := llama.MemorySeqCp(c.memory, llama.SeqId(from), llama.SeqId(to), -1, -1); err != nil {
 		return fmt.Errorf("share sequence %d with %d: %w", from, to, err)
+	}
+	return nil
+}
+
+// Join gives sequence to what from has at position pos, beside what it has. Both must be in
+// one pool of cells.
+func (c *Context) Join(from, to, pos int) error {
+	if err := llama.MemorySeqCp(c.memory, llama.SeqId(from), llama.SeqId(to), llama.Pos(pos), llama.Pos(pos+1)); err != nil {
+		return fmt.Errorf("give sequence %d position %d of sequence %d: %w", to, pos, from, err)
+	}
+	return nil
+}
+
+// Drop removes what sequence seq has at position pos, and nothing behind it.
+func (c *Context) Drop(seq, pos int) error {
+	if _, err := llama.MemorySeqRm(c.memory, llama.SeqId(seq), llama.Pos(pos), llama.Pos(pos+1)); err != nil {
+		return fmt.Errorf("remove position %d of sequence %d: %w", pos, seq, err)
 	}
 	return nil
 }

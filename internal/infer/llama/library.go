@@ -35,6 +35,7 @@ type Library struct {
 	log     *logSink
 	trim    func(keep uintptr) int32 // nil if there is none
 	decodes decodeFunctions
+	attends attentionFunctions
 	// allocating is held while a model or a context is made, so that the sizes
 	// that the log tells meanwhile are its own.
 	allocating sync.Mutex
@@ -71,6 +72,10 @@ func Load(dir string, log *zap.Logger) (*Library, error) {
 	if err != nil {
 		return nil, &LibraryError{dir, err}
 	}
+	attends, err := findAttentionFunctions(filepath.Join(dir, "libggml-base.so"))
+	if err != nil {
+		return nil, &LibraryError{dir, err}
+	}
 	if log == nil {
 		log = zap.NewNop()
 	}
@@ -80,7 +85,7 @@ func Load(dir string, log *zap.Logger) (*Library, error) {
 		return nil, &LibraryError{dir, err}
 	}
 	llama.Init()
-	loaded.dir, loaded.lib = dir, &Library{log: sink, trim: findTrim(), decodes: decodes}
+	loaded.dir, loaded.lib = dir, &Library{log: sink, trim: findTrim(), decodes: decodes, attends: attends}
 	return loaded.lib, nil
 }
 

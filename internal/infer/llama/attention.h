@@ -1,0 +1,33 @@
+// Reads attention weights while llama.cpp decodes.
+
+#ifndef TEMPO_ATTENTION_H
+#define TEMPO_ATTENTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct attention;
+
+// attention_new makes a reader. op_desc, is_host and get are ggml_op_desc,
+// ggml_backend_buffer_is_host and ggml_backend_tensor_get. It returns NULL if there is no
+// memory.
+struct attention *attention_new(void *op_desc, void *is_host, void *get);
+
+// attention_callback is what llama.cpp is to call (ggml_backend_sched_eval_callback), with
+// the reader as its user data.
+void *attention_callback(void);
+
+// attention_want says what the next batch is to be read for: n pairs of a row of the batch
+// and a cell of the pool, sorted by rows, whose weights are added to sums; and, in cells, which
+// cell of the pool each of the batch's rows goes to. The arrays must stay until the batch is
+// done. With rows 0 nothing is read.
+void attention_want(struct attention *a, int32_t n, const int32_t *pair_rows, const int32_t *pair_cells, double *sums,
+                    int32_t rows, int64_t *cells);
+
+// attention_layers is how many weights were added to each sum, one for each layer and head,
+// since attention_want. It is 0 if none was seen, and negative if they were not as expected.
+int32_t attention_layers(const struct attention *a);
+
+void attention_free(struct attention *a);
+
+#endif
