@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -72,7 +71,6 @@ func (a *attention) callback() (function, data uintptr) {
 
 // want prepares for a batch of so many rows.
 func (a *attention) want(pairs []Attended, rows int) {
-	slices.SortFunc(pairs, func(x, y Attended) int { return x.Row - y.Row })
 	n := len(pairs)
 	const each = unsafe.Sizeof(C.double(0)) + 2*unsafe.Sizeof(C.int32_t(0))
 	if need := uintptr(n)*each + uintptr(rows)*unsafe.Sizeof(C.int64_t(0)); need > a.size {
@@ -118,8 +116,8 @@ func (a *attention) forget() {
 
 // Attend has the next Decode find out how much rows of the batch attend to cells, and which
 // cell each row goes to; see Cell. The batch must be complete, and go through the model at
-// once. Decode sorts the pairs by rows and fills them in; a cell that is not in use yet has no
-// weight. It needs ContextOptions.Attention.
+// once. The pairs stand in the order of rows, and Decode fills them in; a cell that is not in
+// use has no weight. It needs ContextOptions.Attention.
 func (c *Context) Attend(pairs []Attended) {
 	c.attention.want(pairs, int(c.batch.NTokens))
 	c.attending = true

@@ -114,7 +114,7 @@ func (c *Context) open(opts ContextOptions) error {
 	if c.memory, err = llama.GetMemory(handle); err != nil {
 		return fmt.Errorf("get KV memory: %w", err)
 	}
-	c.batch = llama.BatchInit(int32(opts.Batch), 0, 1)
+	c.batch = llama.BatchInit(int32(opts.Batch), 0, sharing)
 	return nil
 }
 
@@ -185,6 +185,26 @@ func (c *Context) Add(t Token, pos, seq int, output bool) (int, error) {
 	}
 	return i, nil
 }
+
+// sharing is in how many sequences a token can be.
+const sharing = 2
+
+// AddShared is Add for a token that is in the sequence also too, unless that is negative. Both
+// must have the same before, in one pool of cells; the token sees what is in seq.
+func (c *Context) AddShared(t Token, pos, seq, also int, output bool) (int, error) {
+	if also < 0 {
+		return c.Add(t, pos, seq, output)
+	}
+	i := int(c.batch.NTokens)
+	if err := c.batch.Add(llama.Token(t), llama.Pos(pos), []llama.SeqId{llama.SeqId(seq), llama.SeqId(also)}, output); err != nil {
+		return 0, fmt.Errorf("add token %d of sequences %d and %d to the batch: %w", pos, seq, also, err)
+	}
+	return i, nil
+}
+
+// MostSequences is how many sequences one pool of cells can have, whatever
+// ContextOptions.Sequences is.
+const MostSequences = 256
 
 // Room is how many tokens the batch still takes.
 func (c *Context) Room() int { return c.opts.Batch - int(c.batch.NTokens) }
@@ -266,7 +286,7 @@ func (c *Context) Trim(seq, n int) (bool, error) {
 // Layers with a sliding window may have lost what was out of it before the cut: llama.cpp
 // saves no more than that, and uses the room of the rest. One token more is asked for than is seen.
 func (c *Context) Whole(seq, n int) (bool, error) {
-	window := int(llama.ModelNSWA(c.model.handle))
+	window := c.model.Window()
 	if window == 0 || n == 0 {
 		return true, nil
 	}

@@ -131,6 +131,9 @@ func (m *Model) Recurrent() bool {
 	return llama.ModelIsRecurrent(m.handle) || llama.ModelIsHybrid(m.handle)
 }
 
+// Window is how many tokens back the layers with a sliding window see; 0 = there are none.
+func (m *Model) Window() int { return int(llama.ModelNSWA(m.handle)) }
+
 // Close gives the model's memory back. Its contexts must be closed before.
 func (m *Model) Close() error {
 	if err := llama.ModelFree(m.handle); err != nil {

@@ -292,6 +292,16 @@ func (e *Engine) supports(job *api.Request) error {
 				unknownToken(job.Sampling.LogitBias, e.facts.Vocabulary), e.facts.Vocabulary-1),
 			Advice: "take the ids from this model's tokenizer",
 		}
+	case job.Parallel != nil && e.size.NoSets != nil:
+		return &infer.RequestError{
+			Param: "tempo.selection_threshold", Message: "this model cannot have several tokens at one position: " + e.size.NoSets.Error(),
+			Advice: "name a model without a recurrent state, or leave out tempo",
+		}
+	case job.Parallel != nil && job.Parallel.Removal != nil && e.size.NoRemoval != nil:
+		return &infer.RequestError{
+			Param: "tempo.retroactive_removal", Message: "nothing can be removed retroactively here: " + e.size.NoRemoval.Error(),
+			Advice: "leave out retroactive_removal, or send the job to a worker with another model or --cache-type-v f16",
+		}
 	case job.URL == api.Embeddings && e.size.NoVectors != nil:
 		return &infer.RequestError{
 			Param: "model", Message: "this model gives no embeddings: " + e.size.NoVectors.Error(),

@@ -50,7 +50,10 @@ func hint(err error, otherwise string) string {
 // begin prepares the next of a job's answers.
 func (s *Scheduler) begin(j *job) {
 	seed := s.seed(j) + uint64(len(j.choices))
-	a := answer{text: newText(j.req.Job.Stop), sampler: sample.New(s.sampling(j, seed), s.model.Vocabulary())}
+	a := answer{text: newText(j.req.Job.Stop)}
+	if j.sets == nil {
+		a.sampler = sample.New(s.sampling(j, seed), s.model.Vocabulary())
+	}
 	if j.grammar != nil {
 		a.grammar = j.grammar.Clone()
 	}
@@ -106,19 +109,30 @@ func (s *Scheduler) pick() error {
 		if j.index < 0 || j.vectors != nil {
 			continue
 		}
+		if j.answer.text == nil {
+			s.begin(j)
+		}
+		if j.sets != nil {
+			if err := j.sets.read(j); err != nil {
+				return err
+			}
+			s.picking = append(s.picking, picking{j, nil})
+			continue
+		}
 		logits, err := j.pool.ctx.Logits(j.index) // llama.cpp sorts them on the first call: not from several goroutines
 		if err != nil {
 			return err
-		}
-		if j.answer.sampler == nil {
-			s.begin(j)
 		}
 		s.picking = append(s.picking, picking{j, logits})
 	}
 	s.workers.Each(len(s.picking), s.pickOne)
 	now := time.Now()
 	for _, p := range s.picking {
-		if err := s.accept(p.job, now); err != nil {
+		accept := s.accept
+		if p.sets != nil {
+			accept = s.acceptSet
+		}
+		if err := accept(p.job, now); err != nil {
 			return err
 		}
 	}

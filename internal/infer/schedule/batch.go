@@ -23,10 +23,12 @@ func (p *pool) fill() (int, error) {
 	}
 	n := 0
 	for _, s := range p.seats {
-		for range s.take {
-			if err := p.add(s.job); err != nil {
+		for end := s.take; end > 0; {
+			added, err := p.add(s.job)
+			if err != nil {
 				return 0, err
 			}
+			end -= added
 		}
 		if s.paired {
 			if _, err := p.ctx.Add(0, s.job.cells, s.seq, false); err != nil {
@@ -35,74 +37,10 @@ func (p *pool) fill() (int, error) {
 		}
 		n += s.take
 	}
+	if p.attends {
+		p.attend()
+	}
 	return n, nil
-}
-
-// allot says how many tokens of each job are in the batch. In one pool the next tokens of
-// the decoding jobs and pieces of prompts go through the model side by side. In streams
-// llama.cpp would take them apart again, as all sequences must have as many tokens there:
-// prompts and decoding take turns. For reproducible jobs prompts go one by one, in pieces.
-func (p *pool) allot() error {
-	decode, prompts := p.takeTurns()
-	if decode && !prompts { // the move is over when the step has been decoded
-		if err := p.closeGap(); err != nil {
-			return err
-		}
-	}
-	room := p.ctx.Room()
-	if decode {
-		for _, s := range p.seats {
-			if j := s.job; j != nil && !j.prefilling() && j.room() > 0 && room > 0 {
-				s.take = 1
-				room--
-			}
-		}
-	}
-	if !prompts {
-		return nil
-	}
-	for _, s := range p.oldest() {
-		j := s.job
-		if !j.prefilling() || !j.goesOn() {
-			continue
-		}
-		if p.exact {
-			s.take = j.piece()
-			break
-		}
-		n := min(j.pending(), j.room())
-		if cut := n > room; cut && p.streams > 0 && n <= p.ctx.Options().Batch {
-			continue // the next batch has it whole, and llama.cpp no piece that is like no other
-		}
-		s.take = min(n, room)
-		room -= s.take
-	}
-	return nil
-}
-
-// promptsInTurn is how many batches of prompts may go before the decoding jobs have their
-// next step. The more sequences decode together the less each costs, so the seats are to
-// be filled first; but short jobs, of which there are always more, must not keep a long
-// one from its tokens.
-const promptsInTurn = 8
-
-// takeTurns decides what the batch is of: in one pool always both.
-func (p *pool) takeTurns() (decode, prompts bool) {
-	for _, s := range p.seats {
-		if j := s.job; j != nil && j.goesOn() {
-			decode = decode || !j.prefilling()
-			prompts = prompts || j.prefilling()
-		}
-	}
-	if p.streams == 0 || !decode || !prompts {
-		p.prompts = 0
-		return decode, prompts
-	}
-	if p.prompts++; p.prompts <= promptsInTurn {
-		return false, true
-	}
-	p.prompts = 0
-	return true, false
 }
 
 // gapPatience is how many decoding steps a free seat between others waits for a job that
@@ -152,18 +90,21 @@ func (p *pool) oldest() []*seat {
 	return p.order
 }
 
-// add puts the next token of a job into the batch.
-func (p *pool) add(j *job) error {
+// add puts the next token, or set, of a job into the batch, and returns how many that are.
+func (p *pool) add(j *job) (int, error) {
+	if j.sets != nil && j.cells >= j.prompt {
+		return p.addSet(j)
+	}
 	last := j.cells == len(j.tokens)-1
 	i, err := p.ctx.Add(j.tokens[j.cells], j.cells, j.seat.seq, last || p.vectors)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if last {
 		j.index = i
 	}
 	j.cells++
-	return nil
+	return 1, nil
 }
 
 // decode runs the batch. Where one pool is full of what free seats have, that goes.

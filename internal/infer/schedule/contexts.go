@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"tempo/internal/budget"
 	"tempo/internal/infer/llama"
 )
@@ -19,6 +21,9 @@ type Size struct {
 	// NoExact and NoVectors say why the model can have no context for reproducible jobs
 	// or for embeddings; nil = it can.
 	NoExact, NoVectors error
+	// NoSets says why it can have none with several tokens at one position, and NoRemoval why
+	// none can be removed later.
+	NoSets, NoRemoval error
 }
 
 // Part is what the compute buffers of one layout take with so many cells.
@@ -32,14 +37,18 @@ type Part struct {
 // opened for a dry run: nothing is allocated.
 func Measure(model *llama.Model, opts Options) (Size, error) {
 	var size Size
+	size.NoSets, size.NoRemoval = noSets(model), noRemoval(model, opts)
 	usual := [][]layout{opts.divider().choose(nil)}
-	if opts.Layout != Streams {
+	if opts.Layout != Streams || size.NoSets == nil {
 		usual = append(usual, []layout{{cells: opts.Cells}})
 	}
 	for _, l := range usual {
 		if err := size.add(model, opts, l, 0); err != nil {
 			return Size{}, err
 		}
+	}
+	if size.NoRemoval == nil {
+		size.NoRemoval = size.add(model, opts, []layout{{cells: opts.Cells, attends: true}}, 0)
 	}
 	vectors := opts.divider().choose([]need{{vectors: true}})
 	size.NoVectors = size.add(model, opts, vectors, 0)
@@ -60,7 +69,7 @@ func Measure(model *llama.Model, opts Options) (Size, error) {
 
 // add takes a layout into account that has at most so many cells.
 func (z *Size) add(model *llama.Model, opts Options, l []layout, most int) error {
-	s := &Scheduler{model: model, opts: opts, probed: true}
+	s := &Scheduler{model: model, opts: opts, probed: true, checked: true}
 	err := s.open(l)
 	if err == nil {
 		s.see()
@@ -123,6 +132,12 @@ func (s *Scheduler) open(layouts []layout) error {
 		return err
 	}
 	p := s.pools[0]
+	if p.attends && !s.checked {
+		s.checked, s.unread = true, p.ctx.CheckAttention()
+		if s.unread != nil {
+			s.log.Error("attention cannot be read: jobs that ask for retroactive removal are refused", zap.Error(s.unread))
+		}
+	}
 	if !p.exact || p.streams == 1 || s.probed {
 		return nil
 	}
@@ -179,20 +194,32 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	if l.streams == 0 {
 		opts.Sequences = s.opts.Sequences
 	}
+	if !l.exact && !l.vectors { // sets have several outputs in a sequence
+		opts.Outputs = s.opts.Sequences
+	}
+	if l.attends {
+		opts.Attention, opts.Batch = true, min(opts.Batch, attendBatch)
+	}
 	if l.vectors { // all tokens are outputs then, with logits for each that nobody reads
 		opts.Embeddings, opts.Batch = true, min(opts.Batch, vectorBatch)
 		opts.NoFlash = s.opts.Inexact == nil && !llama.Quantised(opts.TypeV) // flash attention adds up in half precision
 		return s.model.NewContext(opts)
 	}
-	opts.Micro = opts.Batch
 	if l.exact {
 		opts.Micro = exactPiece(s.model)
 		opts.Batch = max(opts.Batch, opts.Micro)
 		opts.NoFlash = s.model.Recurrent()
 	}
-	opts.Batch = max(opts.Batch, opts.Sequences+promptShare) // every job has its next token in each step
+	opts.Batch = max(opts.Batch, s.opts.Sequences+promptShare) // every job has its next token in each step
+	if !l.exact {
+		opts.Micro = opts.Batch // a set goes through the model in one
+	}
 	return s.model.NewContext(opts)
 }
+
+// attendBatch is the most tokens in a batch where attention is read. The weights of all to all
+// cells are in memory then.
+const attendBatch = 64
 
 // promptShare is how many tokens of prompts have room in a batch at least.
 const promptShare = 16
@@ -202,6 +229,8 @@ func describe(layouts []layout) string {
 	var parts []string
 	for _, l := range layouts {
 		switch {
+		case l.attends:
+			parts = append(parts, fmt.Sprintf("one pool of %d tokens whose attention is read", l.cells))
 		case l.streams == 0:
 			parts = append(parts, fmt.Sprintf("one pool of %d tokens", l.cells))
 		case l.vectors:

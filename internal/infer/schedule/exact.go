@@ -35,7 +35,7 @@ func (j *job) piece() int {
 	if left := j.prompt - j.cells; j.pool.exact && left > 0 {
 		return min(left, j.pool.piece)
 	}
-	return 1
+	return j.unit()
 }
 
 // goesOn reports whether there is room for what goes through the model next.

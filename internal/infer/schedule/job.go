@@ -40,6 +40,7 @@ type job struct {
 	made    int            // tokens generated in all answers
 
 	vectors *vectors // of an embeddings job, else nil
+	sets    *sets    // of a job with several tokens at one position, else nil
 
 	started, first time.Time
 	done           chan outcome // receives once
@@ -63,9 +64,19 @@ type outcome struct {
 // pending is how many of its tokens are still to be decoded, at least one while it runs.
 func (j *job) pending() int { return len(j.tokens) - j.cells }
 
-// prefilling reports whether more than the next token is to be decoded. A reproducible job
-// generates again as it did the first time, token by token.
-func (j *job) prefilling() bool { return j.cells < j.prompt || j.pending() > 1 && !j.pool.exact }
+// prefilling reports whether more than the next token, or set, is to be decoded. A reproducible
+// job generates again as it did the first time, token by token.
+func (j *job) prefilling() bool {
+	return j.cells < j.prompt || j.pending() > j.newest() && !j.pool.exact
+}
+
+// newest is how many tokens the newest position has.
+func (j *job) newest() int {
+	if j.sets != nil && j.sets.Positions() > 0 {
+		return j.sets.Last().Left
+	}
+	return 1
+}
 
 // exact reports whether it must be reproducible.
 func (j *job) exact() bool { return j.req.Job.Reproducible }
@@ -86,8 +97,11 @@ func (j *job) most(cells int) int { return min(j.limit, cells-j.spare()) }
 
 // share is how much output a job asks memory for in advance, in tokens. Enough
 // that most short answers never ask again, little enough that a job that might
-// write thousands does not keep others out.
-const share = 128
+// write thousands does not keep others out. Of wide sets it is setsAhead at least.
+const (
+	share     = 128
+	setsAhead = 8
+)
 
 // fewest is how many cells there must be for the job to get on at all.
 func (j *job) fewest() int {
@@ -95,6 +109,14 @@ func (j *job) fewest() int {
 		return j.limit
 	}
 	return len(j.tokens) + 1
+}
+
+// share is how much output a job asks memory for in advance, in tokens.
+func (j *job) share() int {
+	if j.sets != nil { // a few sets, however wide
+		return max(share, setsAhead*j.newest())
+	}
+	return share
 }
 
 // least is the smallest lease with which the job can join: what it has, and one token
@@ -112,18 +134,30 @@ func (j *job) want(pool int) int {
 	if j.vectors != nil {
 		return j.longest
 	}
-	n := len(j.tokens) + share
-	if j.seat != nil {
+	n := len(j.tokens) + j.share()
+	switch {
+	case j.seat == nil:
+	case j.sets != nil:
+		n = j.sets.want(j.leased, n)
+	case j.cells*4 >= j.leased*3:
+		n = j.leased + share
+	default:
 		n = j.leased
-		if j.cells*4 >= j.leased*3 {
-			n += share
-		}
 	}
 	n = min(n, j.longest)
 	if n > pool && j.leased < pool { // the share is what it can do without
 		n = max(pool, j.least())
 	}
 	return n
+}
+
+// unseat notes that the job has no seat any more.
+func (j *job) unseat() {
+	j.pool, j.seat = nil, nil
+	if j.sets != nil { // where its members are in the pool, and how they are kept apart, is over
+		j.sets.tags = nil
+		j.sets.Settle()
+	}
 }
 
 // restart has all of its tokens decoded anew.

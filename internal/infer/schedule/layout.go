@@ -19,6 +19,8 @@ type layout struct {
 	exact   bool // for reproducible jobs
 	single  bool // and these must run one at a time, in the same pieces always
 	vectors bool // for embeddings, with the vectors of all tokens instead of an answer
+	pooled  bool // for jobs with sets, which want one pool
+	attends bool // what tokens attend to can be read
 }
 
 // longest is how many cells one job can have.
@@ -58,14 +60,16 @@ type divider struct {
 // stand in the way of that, what generates most is taken: fewer streams, a pool
 // for the long ones beside the streams, or one pool for all, where the short ones leave
 // room to the long ones.
-// Reproducible jobs get streams, or, if they must run singly, the only one. What is wanted
-// of the first need, answers or embeddings, is what the contexts are for; others wait.
+// Reproducible jobs get streams, or, if they must run singly, the only one. Jobs with sets whose
+// members are kept apart get one pool, whatever is asked for.
 func (d divider) choose(needs []need) []layout {
 	cells, n := d.cells, d.n
-	longest, wanted, exact, vectors := 1, n, false, len(needs) > 0 && needs[0].vectors
-	needs = slices.DeleteFunc(slices.Clone(needs), func(e need) bool { return e.vectors != vectors })
+	needs = together(needs)
+	longest, wanted := 1, n
+	exact, vectors, pooled, attends := false, false, false, false
 	for _, e := range needs {
-		longest, exact = max(longest, min(e.tokens, cells)), exact || e.exact
+		longest = max(longest, min(e.tokens, cells))
+		exact, vectors, pooled, attends = exact || e.exact, vectors || e.vectors, pooled || e.pooled, attends || e.attends
 	}
 	if len(needs) > 0 {
 		wanted = min(n, len(needs))
@@ -82,6 +86,8 @@ func (d divider) choose(needs []need) []layout {
 	case exact && ok:
 		whole.exact, whole.single = true, d.singly
 		return []layout{whole}
+	case pooled:
+		return []layout{{cells: cells, pooled: true, attends: attends}}
 	case d.kind == Unified:
 		return unified
 	case ok && (d.kind == Streams || whole.streams >= wanted):
@@ -100,6 +106,19 @@ func (d divider) choose(needs []need) []layout {
 		}
 	}
 	return best
+}
+
+// together is those of the needs that contexts can serve together with the first that is
+// particular; the others wait.
+func together(needs []need) []need {
+	if len(needs) == 0 {
+		return nil
+	}
+	vectors := needs[0].vectors
+	first := slices.IndexFunc(needs, func(e need) bool { return e.exact || e.sets })
+	return slices.DeleteFunc(slices.Clone(needs), func(e need) bool {
+		return e.vectors != vectors || e.exact && needs[first].sets || e.sets && needs[first].exact
+	})
 }
 
 // mostToAStream is how many of the jobs that could run at once may come to a stream. Where

@@ -11,16 +11,19 @@ import (
 // pool is one context with a seat for each sequence.
 type pool struct {
 	layout
-	ctx     *llama.Context
-	seats   []*seat
-	tree    prefix.Tree // of what the seats have, or will have when their job's prompt is through
-	turn    int         // counts the jobs that have sat down
-	order   []*seat     // see oldest
-	piece   int         // tokens of a prompt that go through the model together, for reproducible jobs; else 0
-	prompts int         // batches of prompts since the last decoding step that had to wait for them
-	uncut   bool        // its sequences cannot be cut: nothing is shared
-	gapped  int         // decoding steps in a row in which there was a free seat between others
-	left    *seat       // the one that a job has left for another since the last decoding
+	ctx      *llama.Context
+	seats    []*seat
+	tree     prefix.Tree // of what the seats have, or will have when their job's prompt is through
+	turn     int         // counts the jobs that have sat down
+	order    []*seat     // see oldest
+	piece    int         // tokens of a prompt that go through the model together, for reproducible jobs; else 0
+	prompts  int         // batches of prompts since the last decoding step that had to wait for them
+	uncut    bool        // its sequences cannot be cut: nothing is shared
+	gapped   int         // decoding steps in a row in which there was a free seat between others
+	ids      []int       // sequences that belong to no seat: see lend
+	pairs    []llama.Attended
+	attended []attended // that pairs are of
+	left     *seat      // the one that a job has left for another since the last decoding
 }
 
 // seat is a sequence of a pool. When its job has left, what it has of the prompt stays,
@@ -33,6 +36,7 @@ type seat struct {
 	shared int           // the most of tokens that another job has had use of
 	since  int           // turn in which it was taken last
 	take   int           // tokens of its job in this step's batch
+	late   bool          // it had no room in the last batch that it could have been in
 	paired bool          // and one more, which is forgotten then; see pair
 }
 
@@ -40,6 +44,9 @@ func newPool(l layout, ctx *llama.Context) *pool {
 	p := &pool{layout: l, ctx: ctx}
 	for seq := range ctx.Options().Sequences {
 		p.seats = append(p.seats, &seat{seq: seq})
+	}
+	for id := llama.MostSequences - 1; l.streams == 0 && id >= len(p.seats); id-- {
+		p.ids = append(p.ids, id)
 	}
 	return p
 }
@@ -54,7 +61,8 @@ const (
 
 // takes reports whether a job with this need could sit here, were a seat free.
 func (p *pool) takes(n need) bool {
-	return n.tokens <= p.longest() && (p.exact || !n.exact) && p.vectors == n.vectors
+	return n.tokens <= p.longest() && (p.exact || !n.exact) && p.vectors == n.vectors &&
+		!(p.exact && n.sets) && (p.streams == 0 || !n.pooled) && (p.attends || !n.attends)
 }
 
 // leased is what the jobs of the pool may have in it.
@@ -81,6 +89,9 @@ func (p *pool) source(j *job) (from *seat, common int, wait bool) {
 		return nil, 0, false
 	}
 	tokens := j.tokens[:len(j.tokens)-1] // the last one must be decoded, for its logits
+	if j.sets != nil {                   // others have no sets
+		tokens = tokens[:min(len(tokens), j.prompt-1)]
+	}
 	if p.exact {
 		tokens = tokens[:p.wholePieces(min(len(tokens), j.prompt))]
 	}
@@ -229,8 +240,11 @@ func (p *pool) clear(s *seat) error {
 // nothing: in streams, and in one pool, where each cell makes attention slower, if
 // somebody had use of it.
 func (p *pool) vacate(j *job) error {
+	if err := p.untag(j); err != nil {
+		return err
+	}
 	s := j.seat
-	j.pool, j.seat = nil, nil
+	j.unseat()
 	keep := min(j.cells, len(s.tokens))
 	switch {
 	case p.single, p.vectors:

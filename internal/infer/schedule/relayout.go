@@ -18,7 +18,7 @@ func (s *Scheduler) note(j *job) {
 		s.recent = append(s.recent, need{})
 	}
 	n := s.expects(j)
-	n.exact = false // that is for as long as such a job is there
+	n.exact, n.sets, n.pooled, n.attends = false, false, false, false // that is for as long as such a job is there
 	s.recent[s.left%remembered] = n
 	s.left++
 }
@@ -62,6 +62,9 @@ type need struct {
 	tokens  int
 	exact   bool
 	vectors bool
+	sets    bool // several tokens at one position
+	pooled  bool // and one pool for them
+	attends bool
 }
 
 // expects is what a job needs of a layout: all that it may come to, or what answers
@@ -72,7 +75,11 @@ func (s *Scheduler) expects(j *job) need {
 	}
 	most := min(j.longest, s.opts.Cells-j.spare()) // a running job may have been promised more, before the cells became fewer
 	n := min(max(len(j.tokens)+s.usual.tokens(), j.leased), most)
-	return need{tokens: max(n, len(j.tokens)+1) + j.spare(), exact: j.exact()}
+	e := need{tokens: max(n, len(j.tokens)+1) + j.spare(), exact: j.exact()}
+	if j.sets != nil {
+		e.sets, e.pooled, e.attends = true, s.opts.Layout != Streams || j.sets.pooled(), j.sets.o.Removal != nil
+	}
+	return e
 }
 
 // reconsider sees whether the waiting jobs would be better served by another layout.
@@ -114,8 +121,10 @@ func (s *Scheduler) better(target []layout, needs []need) bool {
 	case s.alike != s.together:
 		return true
 	case s.exact() && !target[0].exact:
-		return s.single || s.arrived-s.lastExact >= exactLinger
-	case target[0].exact != s.exact(), target[0].vectors != s.pools[0].vectors:
+		return s.single || s.arrived-s.lastExact >= linger
+	case s.pools[0].pooled && !target[0].pooled, s.pools[0].attends && !target[0].attends:
+		return s.arrived-s.lastSets >= linger
+	case target[0].exact != s.exact(), target[0].vectors != s.pools[0].vectors, target[0].pooled != s.pools[0].pooled, target[0].attends != s.pools[0].attends:
 		return false // of another kind: a job that fits nowhere asks for it
 	}
 	d := s.divider()
@@ -136,9 +145,9 @@ func (s *Scheduler) idle() bool {
 // is to wait for a job that writes for minutes.
 const drainSteps = 64
 
-// exactLinger is how many jobs must have come since the last reproducible one before
-// the pools are for others again.
-const exactLinger = 16
+// linger is how many jobs must have come since the last reproducible one, or the last with
+// sets, before the pools are for others again.
+const linger = 16
 
 // due reports whether the pools are to be divided anew now: when the jobs have had
 // their time, when none of them can go on, or when they have so little that decoding it
@@ -211,12 +220,18 @@ func (s *Scheduler) divide() error {
 	began := time.Now()
 	for _, j := range s.jobs {
 		if j.seat != nil {
-			j.pool, j.seat, j.evicted = nil, nil, true
+			j.unseat()
+			j.evicted = true
 			j.restart()
 		}
 	}
 	if err := s.open(target); err != nil {
 		return err
+	}
+	if s.unread != nil {
+		for _, j := range slices.Clone(s.jobs) {
+			s.fits(j)
+		}
 	}
 	s.log.Info("the KV cache is divided anew", zap.Any("layouts", describe(s.layouts())),
 		zap.Duration("took", time.Since(began)))

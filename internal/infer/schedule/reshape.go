@@ -31,6 +31,7 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 		return err
 	}
 	for _, j := range slices.Clone(s.jobs) {
+		j.narrow(shape.Sequences)
 		switch {
 		case j.seat == nil && !s.fits(j): // it has ended
 		case j.seat == nil && j.made == 0 && j.vectors == nil:
@@ -75,7 +76,7 @@ func (s *Scheduler) exchange() error {
 			}
 		}
 		running = append(running, j)
-		j.pool, j.seat = nil, nil
+		j.unseat()
 	}
 	s.target, s.together = nil, s.alike
 	if err := s.allocate(s.model.OnGPU()); err != nil { // a GPU's runtime has pools that show only in a step

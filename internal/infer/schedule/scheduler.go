@@ -58,6 +58,7 @@ type Scheduler struct {
 	arrived   int       // jobs that have come
 	left      int       // and gone
 	lastExact int       // arrived, when the last reproducible one came
+	lastSets  int       // and the last with sets
 	usual     usual     // length of an answer
 	alike     bool      // the jobs have much in common
 	together  bool      // alike, when the pools were divided last
@@ -67,6 +68,8 @@ type Scheduler struct {
 	pickOne   func(i int) // of picking; made once, for a step allocates nothing
 	probed    bool        // single is known
 	single    bool        // reproducible jobs must run one at a time
+	checked   bool        // unread is known
+	unread    error       // why attention cannot be read, nil = it can
 	undivided bool        // two contexts could not be had in this shape
 	fault     error       // a context is gone: Run ends
 	steps     steps
@@ -91,7 +94,13 @@ func New(model *llama.Model, opts Options, log *zap.Logger) (*Scheduler, error) 
 		grammars: sync.OnceValue(model.Grammars),
 	}
 	s.cells.Store(int64(opts.Cells))
-	s.pickOne = func(i int) { s.picking[i].pick() }
+	s.pickOne = func(i int) {
+		if p := s.picking[i]; p.sets != nil {
+			s.pickSet(p.job)
+		} else {
+			p.pick()
+		}
+	}
 	s.workers = sample.NewWorkers(opts.Threads)
 	if err := s.allocate(true); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -118,6 +127,10 @@ func (s *Scheduler) Submit(ctx context.Context, req infer.Request, prompt []llam
 	}
 	if n := req.Job.MaxTokens; n > 0 {
 		j.limit = min(limit, len(prompt)+n)
+	}
+	if req.Job.Parallel != nil {
+		j.sets = s.newSets(req.Job, len(prompt), j.limit)
+		j.limit = j.sets.limit
 	}
 	return s.await(ctx, cancel, j)
 }
@@ -235,6 +248,9 @@ func (s *Scheduler) arrive(j *job) {
 	if j.exact() {
 		s.lastExact = s.arrived
 	}
+	if j.sets != nil {
+		s.lastSets = s.arrived
+	}
 	if s.fits(j) {
 		j.longest = j.most(s.opts.Cells)
 		s.ask(j)
@@ -243,6 +259,10 @@ func (s *Scheduler) arrive(j *job) {
 
 // fits ends a job that is not in the pool and cannot get in, however empty it is.
 func (s *Scheduler) fits(j *job) bool {
+	if s.unread != nil && j.sets != nil && j.sets.o.Removal != nil {
+		s.end(j, nil, s.unread)
+		return false
+	}
 	need, have := j.fewest()+j.spare(), s.opts.Cells
 	if need > have {
 		s.end(j, nil, &infer.PoolError{Need: need, Have: have})
@@ -327,6 +347,7 @@ func (s *Scheduler) step() error {
 	}
 	for _, j := range s.jobs {
 		j.index = -1
+		j.sets.begin()
 	}
 	var decoding time.Duration
 	decoded := false
@@ -345,10 +366,12 @@ func (s *Scheduler) step() error {
 			return fmt.Errorf("run a step with %d jobs: %w", len(s.jobs), err)
 		}
 		decoding += time.Since(start)
+		collect := p.settle
 		if p.vectors {
-			if err := s.collect(p); err != nil {
-				return err
-			}
+			collect = func() error { return s.collect(p) }
+		}
+		if err := collect(); err != nil {
+			return err
 		}
 	}
 	if err := s.pick(); err != nil {
@@ -396,7 +419,7 @@ func (s *Scheduler) logStep(p *pool) {
 		running++
 		cells += j.cells
 		if j.index >= 0 && j.made > 0 {
-			decode++
+			decode += j.seat.take
 		}
 	}
 	kv := s.cache / budget.Bytes(s.opts.Cells) * budget.Bytes(cells)

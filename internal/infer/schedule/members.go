@@ -1,0 +1,190 @@
+package schedule
+
+import (
+	"slices"
+
+	"tempo/internal/infer/llama"
+	"tempo/internal/infer/parallel"
+)
+
+// Members of a set that do not see each other go through the model each in a sequence of its
+// own, which has all that came before, and are joined afterwards. Those that may be removed
+// later are in the job's sequence from the beginning, and in one of their own beside it; when
+// they are decoded each is given to a sequence that has nothing else at its position, its tag.
+// A cell goes when the job's sequence drops the position and takes back from the tags what is to
+// stay: llama.cpp can drop positions of a sequence, and no single cells.
+
+// lend takes one of the sequences that belong to no seat.
+func (p *pool) lend() int {
+	id := p.ids[len(p.ids)-1]
+	p.ids = p.ids[:len(p.ids)-1]
+	return id
+}
+
+// giveBack forgets what such a sequence has.
+func (p *pool) giveBack(id int) error {
+	p.ids = append(p.ids, id)
+	return p.ctx.Forget(id)
+}
+
+// mostIDs is how wide a set can be whose members have sequences of their own, while they are
+// decoded and, if tagged, also afterwards.
+func (p *pool) mostIDs(tagged bool) int {
+	n := llama.MostSequences - len(p.seats)
+	if tagged {
+		n /= 2
+	}
+	return max(1, n)
+}
+
+// settle brings the step's sets into the form in which they stay.
+func (p *pool) settle() error {
+	if err := p.judge(); err != nil {
+		return err
+	}
+	for _, s := range p.seats {
+		if s.job == nil || s.job.sets == nil {
+			continue
+		}
+		if err := p.gather(s.job); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gather joins the members of the set that a job has just decoded, if they went through the
+// model in sequences of their own.
+func (p *pool) gather(j *job) error {
+	e := j.sets
+	if len(e.own) == 0 {
+		return nil
+	}
+	set, number, _ := e.At(j.cells - j.prompt - 1)
+	pos := j.prompt + number
+	for i, id := range e.own {
+		if e.o.Isolate {
+			if err := p.ctx.Join(id, j.seat.seq, pos); err != nil {
+				return err
+			}
+		}
+		if e.o.Removal != nil && e.first >= 0 {
+			if err := p.tag(e, &set.Members[i], i, pos); err != nil {
+				return err
+			}
+		}
+		if err := p.giveBack(id); err != nil {
+			return err
+		}
+	}
+	e.own = e.own[:0]
+	return nil
+}
+
+// tag gives the i-th member of the newest set, which is in the pool, a sequence that has nothing
+// else at its position. Where there is none left, it cannot be removed.
+func (p *pool) tag(e *sets, m *parallel.Member, i, pos int) error {
+	if i >= len(e.tags) {
+		if i > len(e.tags) || len(p.ids) <= len(p.seats) { // those are for the steps
+			return nil
+		}
+		e.tags = append(e.tags, p.lend())
+	}
+	m.Tag, m.Cell = e.tags[i], p.ctx.Cell(e.first+i)
+	return p.ctx.Join(e.own[i], m.Tag, pos)
+}
+
+// untag gives back the sequences that keep a job's members apart.
+func (p *pool) untag(j *job) error {
+	if j.sets == nil {
+		return nil
+	}
+	for _, id := range j.sets.tags {
+		if err := p.giveBack(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attended is what a row attends to, and which part of the row's set it is.
+type attended struct {
+	member *parallel.Member
+	part   float64
+}
+
+// attend has the step find out how much the newest sets attend to those that tokens may still be
+// removed from.
+func (p *pool) attend() {
+	p.pairs, p.attended = p.pairs[:0], p.attended[:0]
+	reading := false
+	for _, s := range p.seats {
+		j := s.job
+		if j == nil || j.sets == nil || j.sets.o.Removal == nil || j.sets.first < 0 {
+			continue
+		}
+		reading = true
+		open := j.sets.Open()
+		for row := range j.newest() {
+			for _, n := range open {
+				members := j.sets.Set(n).Members
+				for i := range members {
+					if m := &members[i]; !m.Removed {
+						p.pairs = append(p.pairs, llama.Attended{Row: j.sets.first + row, Cell: m.Cell})
+						p.attended = append(p.attended, attended{m, 1 / float64(j.newest())})
+					}
+				}
+			}
+		}
+	}
+	if reading {
+		p.ctx.Attend(p.pairs)
+	}
+}
+
+// judge removes what the newest sets hardly attend to.
+func (p *pool) judge() error {
+	for i, a := range p.attended {
+		a.member.Attend(p.pairs[i].Weight * a.part)
+	}
+	p.attended = p.attended[:0]
+	for _, s := range p.seats {
+		j := s.job
+		if j == nil || j.sets == nil || j.sets.first < 0 {
+			continue
+		}
+		for _, n := range j.sets.Open() {
+			if removed := j.sets.Judge(n); len(removed) > 0 {
+				if err := p.remove(j, n, removed); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// remove takes members of the n-th set from the pool.
+func (p *pool) remove(j *job, n int, removed []int) error {
+	set, pos := j.sets.Set(n), j.prompt+n
+	if err := p.ctx.Drop(j.seat.seq, pos); err != nil {
+		return err
+	}
+	for _, m := range set.Members {
+		if m.Removed {
+			continue
+		}
+		if err := p.ctx.Join(m.Tag, j.seat.seq, pos); err != nil {
+			return err
+		}
+	}
+	for _, i := range removed {
+		if err := p.ctx.Drop(set.Members[i].Tag, pos); err != nil {
+			return err
+		}
+	}
+	j.sets.removed = true
+	j.cells -= len(removed)
+	j.tokens = append(j.tokens[:j.prompt:j.prompt], slices.Collect(j.sets.Remaining())...)
+	return nil
+}

@@ -1,0 +1,296 @@
+package schedule
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"tempo/api"
+	"tempo/internal/infer"
+	"tempo/internal/infer/llama"
+	"tempo/internal/infer/parallel"
+	"tempo/internal/infer/sample"
+)
+
+// sets is what a job with several tokens at one position has beside others. Its tokens are
+// those of the prompt and then, set by set, the members that are left.
+type sets struct {
+	*parallel.Sets
+	o       *api.Parallel
+	limit   int // cells that the job could ever use
+	mixture *sample.Mixture
+
+	first   int         // row in the batch of this step of the newest set, -1 if it is not in it
+	outputs []int       // of its members
+	rows    [][]float32 // their logits
+	weights []float64   // their probabilities
+	chosen  []sample.Candidate
+	over    int // how many there were
+	err     error
+
+	own     []int // sequences of the members that go through the model in this step
+	tags    []int // sequences that keep the members of a set apart afterwards
+	removed bool  // in this step something was
+}
+
+// newSets prepares a job that is to have several tokens at one position.
+func (s *Scheduler) newSets(req *api.Request, prompt, limit int) *sets {
+	o := req.Parallel
+	positions := limit - prompt
+	if n := req.MaxTokens; n > 0 {
+		positions = min(positions, n)
+	}
+	limit = parallel.MostCells(o, prompt, positions, s.opts.Sequences)
+	return &sets{
+		o: o, limit: limit,
+		Sets: parallel.New(o, parallel.Limits{
+			Prompt: prompt, Positions: positions, Bounded: req.MaxTokens > 0,
+			Cells: limit,
+		}),
+		mixture: sample.NewMixture(sample.MixOptions{Temperature: req.Sampling.Temperature, Bias: req.Sampling.LogitBias}, s.model.Vocabulary()),
+	}
+}
+
+// noSets says why a model's sequences can have no several tokens at one position.
+func noSets(m *llama.Model) error {
+	if m.Recurrent() {
+		return errors.New("the model keeps a state of what came before, which takes one token after the other")
+	}
+	return nil
+}
+
+// noRemoval says why no token of a set can be removed again.
+func noRemoval(m *llama.Model, opts Options) error {
+	switch {
+	case m.Recurrent():
+		return noSets(m)
+	case m.Window() > 0:
+		return errors.New("some of the model's layers have a sliding window, and what they attend to is not read")
+	case llama.Quantised(opts.TypeV):
+		return fmt.Errorf("attention can be read with a V cache in f16, bf16 or f32 only, and this one is in %s", opts.TypeV)
+	}
+	return nil
+}
+
+// want is what the lease should be, now that it is so many tokens, where it would begin
+// anew with ahead.
+func (e *sets) want(leased, ahead int) int {
+	tokens := e.Cells()
+	switch {
+	case tokens*4 >= leased*3:
+		return max(leased+share, ahead)
+	case leased-ahead > ahead-tokens: // sets have become smaller
+		return ahead
+	}
+	return leased
+}
+
+// pooled reports whether the job's sets need one pool of cells: members that are kept apart have
+// sequences that share the rest.
+func (e *sets) pooled() bool { return e.o.Isolate || e.o.Removal != nil }
+
+// outs is how many outputs the newest position has in a batch.
+func (j *job) outs() int {
+	if j.sets == nil || j.sets.o.Mix == api.MixTop {
+		return 1
+	}
+	return j.newest()
+}
+
+// ids is how many sequences of its own the newest position needs in a step.
+func (j *job) ids() int {
+	if j.sets == nil || !j.sets.pooled() || j.newest() < 2 {
+		return 0
+	}
+	return j.newest()
+}
+
+// unit is how many of the job's tokens must go through the model together next.
+func (j *job) unit() int {
+	if at := j.cells - j.prompt; j.sets != nil && at >= 0 && at < len(j.tokens)-j.prompt {
+		set, _, member := j.sets.At(at)
+		return set.Left - member
+	}
+	return 1
+}
+
+// again reports whether sets that were decoded before are decoded anew.
+func (j *job) again() bool { return j.sets != nil && j.sets.Positions() > 0 }
+
+// whole is how many of the next n tokens can go through the model in one batch: sets go
+// whole, and isolated ones when all before them is in the pool.
+func (j *job) whole(n int) int {
+	if j.sets == nil {
+		return n
+	}
+	take := max(0, min(n, j.prompt-j.cells))
+	for j.cells+take >= j.prompt && j.cells+take < len(j.tokens) {
+		set, _, _ := j.sets.At(j.cells + take - j.prompt)
+		if set.Left > n-take || j.sets.o.Isolate && take > 0 {
+			break
+		}
+		take += set.Left
+	}
+	return take
+}
+
+// widest is how many tokens a job's next set may have.
+func (s *Scheduler) widest(j *job) int {
+	most := s.opts.Sequences
+	if n := int(s.narrow.Load()); n > 0 {
+		most = min(most, n)
+	}
+	if j.sets.pooled() {
+		most = min(most, j.pool.mostIDs(j.sets.o.Removal != nil))
+	}
+	return j.sets.Width(most)
+}
+
+// narrow cuts the newest set, which is not in the pool yet, to width.
+func (j *job) narrow(width int) {
+	if j.sets != nil && j.sets.Positions() > 0 {
+		j.sets.Narrow(width)
+		j.tokens, j.made = j.tokens[:j.sets.Cells()], j.sets.Tokens()
+	}
+}
+
+// begin prepares for a step.
+func (e *sets) begin() {
+	if e != nil {
+		e.first, e.outputs = -1, e.outputs[:0]
+	}
+}
+
+// addSet puts the next set of a job into the batch, and returns how many tokens it has.
+func (p *pool) addSet(j *job) (int, error) {
+	e := j.sets
+	set, number, _ := e.At(j.cells - j.prompt)
+	pos := j.prompt + number
+	newest := number == e.Positions()-1
+	apart := set.Left > 1 && (e.o.Isolate || newest && e.o.Removal != nil)
+	for i := range set.Left {
+		seq, also := j.seat.seq, -1
+		if apart {
+			id := p.lend()
+			if err := p.ctx.Share(seq, id); err != nil {
+				return 0, err
+			}
+			e.own = append(e.own, id)
+			if also = id; e.o.Isolate {
+				seq, also = id, -1
+			}
+		}
+		output := newest && (i == 0 || e.o.Mix != api.MixTop)
+		row, err := p.ctx.AddShared(j.tokens[j.cells], pos, seq, also, output)
+		if err != nil {
+			return 0, err
+		}
+		if newest && i == 0 {
+			e.first, j.index = row, row
+		}
+		if output {
+			e.outputs = append(e.outputs, row)
+		}
+		j.cells++
+	}
+	return set.Left, nil
+}
+
+// read collects what the next set is chosen from.
+func (e *sets) read(j *job) error {
+	e.rows, e.weights = e.rows[:0], e.weights[:0]
+	rows := e.outputs
+	if len(rows) == 0 {
+		rows = []int{j.index} // behind the prompt
+	}
+	for i, row := range rows {
+		logits, err := j.pool.ctx.Logits(row)
+		if err != nil {
+			return err
+		}
+		weight := 1.0
+		if len(rows) > 1 {
+			weight = e.Last().Members[i].Probability
+		}
+		e.rows, e.weights = append(e.rows, logits), append(e.weights, weight)
+	}
+	return nil
+}
+
+// pick chooses the next set among all tokens.
+func (s *Scheduler) pickSet(j *job) {
+	e := j.sets
+	var ban []llama.Token
+	if j.req.Job.IgnoreEOS || !e.MayEnd() {
+		ban = s.model.EndTokens()
+	}
+	e.chosen, e.over, e.err = e.mixture.Next(e.rows, e.weights, e.Threshold(), s.model.Vocabulary(), ban)
+}
+
+// acceptSet adds the set that was chosen to the job's answer, and ends it if it was the
+// last.
+func (s *Scheduler) acceptSet(j *job, now time.Time) error {
+	e := j.sets
+	switch {
+	case errors.Is(e.err, sample.ErrNoToken):
+		return s.leave(j, nil, nothingLeft(j.req.Job))
+	case e.err != nil:
+		return s.leave(j, nil, fmt.Errorf("choose tokens: %w", e.err))
+	}
+	if j.first.IsZero() {
+		j.first = now
+	}
+	if e.removed {
+		e.removed = false
+		if s.rewrite(j) {
+			return s.finishSets(j, "stop", now)
+		}
+	}
+	if s.model.Ends(e.chosen[0].Token) {
+		return s.finishSets(j, "stop", now)
+	}
+	over := e.over
+	e.chosen = slices.DeleteFunc(e.chosen, func(c sample.Candidate) bool {
+		ends := s.model.Ends(c.Token)
+		if ends {
+			over--
+		}
+		return ends
+	})
+	e.SetCells(j.longest)
+	var members []parallel.Member
+	for _, c := range e.chosen[:min(len(e.chosen), s.widest(j))] {
+		members = append(members, parallel.Member{Token: c.Token, Probability: c.Probability, Tag: -1})
+		j.tokens = append(j.tokens, c.Token)
+	}
+	e.Add(members, over)
+	j.made = e.Tokens()
+	switch {
+	case j.answer.text.add(s.model.Piece(members[0].Token)):
+		return s.finishSets(j, "stop", now)
+	case e.Full():
+		return s.finishSets(j, "length", now)
+	}
+	s.ask(j)
+	return nil
+}
+
+// rewrite makes the answer's text anew, of what is left of the sets, and reports whether it ends
+// with a stop string now.
+func (s *Scheduler) rewrite(j *job) bool {
+	j.answer.text = newText(j.req.Job.Stop)
+	for n := range j.sets.Positions() {
+		if j.answer.text.add(s.model.Piece(j.sets.Set(n).First().Token)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Scheduler) finishSets(j *job, reason string, now time.Time) error {
+	j.choices = append(j.choices, infer.Choice{Text: j.answer.text.String(), FinishReason: reason, Tokens: j.sets.Positions()})
+	out := j.output(now)
+	out.Parallel = j.sets.Result(s.model.Piece)
+	return s.leave(j, out, nil)
+}
