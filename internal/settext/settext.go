@@ -54,7 +54,7 @@ func Split(sets [][]Member) []Part {
 	var run strings.Builder // bytes of single tokens: together they can be whole in UTF-8
 	end := func() {
 		if run.Len() > 0 {
-			parts = append(parts, Part{Text: whole(run.String())})
+			parts = append(parts, Part{Text: Whole(run.String())})
 			run.Reset()
 		}
 	}
@@ -107,8 +107,8 @@ func Neutral(text string) string {
 	return escape(text, func(r rune) bool { return r != '\n' && r != '\t' && unprintable(r) })
 }
 
-// whole escapes only the bytes that are not whole in UTF-8.
-func whole(text string) string { return escape(text, func(rune) bool { return false }) }
+// Whole escapes only the bytes that are not whole in UTF-8.
+func Whole(text string) string { return escape(text, func(rune) bool { return false }) }
 
 // unprintable reports whether r can move a terminal's cursor or turn its text around:
 // control characters, line separators and directional embeddings, overrides and isolates.

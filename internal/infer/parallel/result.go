@@ -2,24 +2,39 @@ package parallel
 
 import (
 	"tempo/api"
+	"tempo/internal/settext"
 )
 
-// Result is what the sets came to. piece gives the bytes of a token.
-func (s *Sets) Result(piece func(int32) []byte) *api.ParallelResult {
-	r := &api.ParallelResult{Positions: len(s.sets), Tokens: s.made, Widest: s.widest, Cut: s.cut, Removed: s.made - s.left}
+// Result is what the sets came to. piece is a token's bytes.
+func (s *Sets) Result(piece func(token int32) []byte) *api.ParallelResult {
+	r := &api.ParallelResult{
+		Text: s.text(piece), Positions: len(s.sets), Tokens: s.made, Widest: s.Widest(), Cut: s.cut, Removed: s.made - s.left,
+	}
 	if r.Positions > 0 {
 		r.MeanWidth = float64(r.Tokens) / float64(r.Positions)
 	}
-	var all [][]api.ParallelToken
-	for _, e := range s.sets {
-		var set []api.ParallelToken
-		for _, m := range e.Members {
-			set = append(set, api.ParallelToken{TokenID: m.Token, Text: string(piece(m.Token)), Probability: m.Probability, Removed: m.Removed})
-		}
-		all = append(all, set)
+	if !s.o.ReturnSets {
+		return r
 	}
-	if s.o.ReturnSets {
-		r.Sets, r.Thresholds = all, s.thresholds
+	r.Thresholds = s.thresholds
+	for _, e := range s.sets {
+		set := make([]api.ParallelToken, len(e.Members))
+		for i, m := range e.Members {
+			set[i] = api.ParallelToken{
+				TokenID: m.Token, Text: settext.Whole(string(piece(m.Token))), Probability: m.Probability, Removed: m.Removed,
+			}
+		}
+		r.Sets = append(r.Sets, set)
 	}
 	return r
+}
+
+func (s *Sets) text(piece func(token int32) []byte) string {
+	sets := make([][]settext.Member, len(s.sets))
+	for i, e := range s.sets {
+		for _, m := range e.Members {
+			sets[i] = append(sets[i], settext.Member{Text: string(piece(m.Token)), Removed: m.Removed})
+		}
+	}
+	return settext.Join(sets)
 }

@@ -21,7 +21,6 @@ type Sets struct {
 	left       int // members of all sets that were not removed
 	made       int // all of them
 	cut        int
-	widest     int
 	judged     int // sets before this one stay as they are
 }
 
@@ -84,9 +83,9 @@ func (s *Sets) Last() *Set { return &s.sets[len(s.sets)-1] }
 // about to be.
 func (s *Sets) Cells() int { return s.prompt + s.left }
 
-// Narrow takes the least probable members from the newest set, which is not in the cache yet, until
+// Cut takes the least probable members from the newest set, which is not in the cache yet, until
 // at most width are left.
-func (s *Sets) Narrow(width int) {
+func (s *Sets) Cut(width int) {
 	e := s.Last()
 	if over := len(e.Members) - width; over > 0 {
 		e.Members, e.Left = e.Members[:width], width
@@ -94,6 +93,15 @@ func (s *Sets) Narrow(width int) {
 		s.made -= over
 		s.cut += over
 	}
+}
+
+// Widest is how many tokens the largest set has.
+func (s *Sets) Widest() int {
+	widest := 0
+	for _, e := range s.sets {
+		widest = max(widest, len(e.Members))
+	}
+	return widest
 }
 
 // Threshold is how probable a token must be for the next set.
@@ -122,7 +130,6 @@ func (s *Sets) Add(members []Member, over int) {
 	s.left += len(members)
 	s.made += len(members)
 	s.cut += max(0, over-len(members))
-	s.widest = max(s.widest, len(members))
 }
 
 // Full reports whether there can be no other set.

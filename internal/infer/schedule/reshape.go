@@ -31,7 +31,6 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 		return err
 	}
 	for _, j := range slices.Clone(s.jobs) {
-		j.narrow(shape.Sequences)
 		switch {
 		case j.seat == nil && !s.fits(j): // it has ended
 		case j.seat == nil && j.made == 0 && j.vectors == nil:
@@ -43,18 +42,22 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 	return nil
 }
 
-// usage is how many jobs are in the pool, and the cells of all leases, also of
-// those that may join at the next step.
+// usage is how many jobs are in the pool, or tokens in the largest of their sets, if these are
+// more, and the cells of all leases, also of those that may join at the next step.
 func (s *Scheduler) usage() (jobs, cells int) {
+	widest := 0
 	for _, j := range s.jobs {
 		if j.seat != nil {
 			jobs++
+		}
+		if j.sets != nil { // it may have to be decoded anew, whole
+			widest = max(widest, j.sets.Widest())
 		}
 		if j.seat != nil || !j.asking { // who asks with nothing in the pool may hold nothing
 			cells += j.leased
 		}
 	}
-	return jobs, cells
+	return max(jobs, widest), cells
 }
 
 // exchange makes the contexts anew, in the layout that suits the running jobs, and puts

@@ -43,8 +43,7 @@ type Scheduler struct {
 	ended chan struct{} // closed when Run returns
 	log   *zap.Logger
 
-	cells  atomic.Int64 // opts.Cells, for all
-	narrow atomic.Int64 // see Narrow
+	cells atomic.Int64 // opts.Cells, for all
 
 	// What follows belongs to the goroutine of Run, and opts once that runs.
 	jobs    []*job // in order of arrival
@@ -68,6 +67,7 @@ type Scheduler struct {
 	pickOne   func(i int) // of picking; made once, for a step allocates nothing
 	probed    bool        // single is known
 	single    bool        // reproducible jobs must run one at a time
+	narrow    int         // see Narrow; 0 = no bound
 	checked   bool        // unread is known
 	unread    error       // why attention cannot be read, nil = it can
 	undivided bool        // two contexts could not be had in this shape
@@ -201,8 +201,13 @@ func (s *Scheduler) Run(ctx context.Context) error {
 }
 
 // Narrow bounds the tokens that a job may have at one position from the next step on; 0 = no
-// bound.
-func (s *Scheduler) Narrow(width int) { s.narrow.Store(int64(width)) }
+// bound. Run must have been called, or be about to be.
+func (s *Scheduler) Narrow(width int) {
+	s.tell(func() {
+		s.narrow = width
+		s.squeeze()
+	})
+}
 
 // Close frees everything. Run must have returned.
 func (s *Scheduler) Close() error {

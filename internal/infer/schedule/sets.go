@@ -115,7 +115,7 @@ func (j *job) unit() int {
 	return 1
 }
 
-// again reports whether sets that were decoded before are decoded anew.
+// again reports whether the job has sets: if it is prefilling, they are decoded anew.
 func (j *job) again() bool { return j.sets != nil && j.sets.Positions() > 0 }
 
 // whole is how many of the next n tokens can go through the model in one batch: sets go
@@ -135,24 +135,30 @@ func (j *job) whole(n int) int {
 	return take
 }
 
+// squeeze has the jobs whose next set waits for memory go on with as much of it as they have
+// memory for, where sets are to be narrow.
+func (s *Scheduler) squeeze() {
+	for _, j := range s.jobs {
+		if s.narrow == 0 || j.sets == nil || j.seat == nil || j.pending() != j.newest() || !j.again() {
+			continue
+		}
+		if room := j.room(); room > 0 && room < j.newest() {
+			j.sets.Cut(min(room, s.narrow))
+			j.tokens, j.made = j.tokens[:j.sets.Cells()], j.sets.Tokens()
+		}
+	}
+}
+
 // widest is how many tokens a job's next set may have.
 func (s *Scheduler) widest(j *job) int {
 	most := s.opts.Sequences
-	if n := int(s.narrow.Load()); n > 0 {
-		most = min(most, n)
+	if s.narrow > 0 { // what the lease has must do, so that the job goes on
+		most = min(most, s.narrow, j.leased-len(j.tokens))
 	}
 	if j.sets.pooled() {
 		most = min(most, j.pool.mostIDs(j.sets.o.Removal != nil))
 	}
 	return j.sets.Width(most)
-}
-
-// narrow cuts the newest set, which is not in the pool yet, to width.
-func (j *job) narrow(width int) {
-	if j.sets != nil && j.sets.Positions() > 0 {
-		j.sets.Narrow(width)
-		j.tokens, j.made = j.tokens[:j.sets.Cells()], j.sets.Tokens()
-	}
 }
 
 // begin prepares for a step.
