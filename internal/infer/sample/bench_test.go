@@ -151,3 +151,33 @@ func benchStep(b *testing.B, o Options, rows [][]float32, workers int) {
 		w.Each(len(rows), next)
 	}
 }
+
+// BenchmarkMixture is a step of one job with sets of so many tokens.
+func BenchmarkMixture(b *testing.B) {
+	for _, threshold := range []float64{0.05, 0.001} {
+		for _, vocab := range []int{49_152, 256_000} {
+			rows := benchLogits(vocab, "model")
+			for _, n := range []int{1, 8, 16} {
+				b.Run(fmt.Sprintf("%v of %d, %d rows", threshold, vocab, n), func(b *testing.B) {
+					benchMixture(b, rows, n, threshold)
+				})
+			}
+		}
+	}
+}
+
+func benchMixture(b *testing.B, rows [][]float32, n int, threshold float64) {
+	weights := make([]float64, n)
+	for i := range weights {
+		weights[i] = 1 / float64(i+1)
+	}
+	m := NewMixture(MixOptions{Temperature: 1}, len(rows[0]))
+	b.SetBytes(int64(4 * n * len(rows[0])))
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		at := i * n % benchRows
+		if _, _, err := m.Next(rows[at:at+n], weights, threshold, 16, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

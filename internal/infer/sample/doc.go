@@ -3,7 +3,7 @@
 // min-p → temperature → draw.
 //
 // A Sampler belongs to one answer. Workers runs the selections of one step on several
-// cores.
+// cores. A Mixture belongs to one answer of parallel generation, and chooses sets of tokens.
 //
 // # What is drawn
 //
@@ -23,6 +23,14 @@
 // in single precision by steps that every CPU rounds alike. So the distribution is
 // softmax's, but for about a millionth, and what has less than 2^-27 of the probability of
 // the likeliest in its block is never drawn.
+//
+// # What a set is
+//
+// A Mixture draws nothing: its probabilities are computed in double precision, for the few
+// tokens that can be in the set. What a token has in the mean of some distributions, it has in
+// one of them. So a token is looked at only if its logit in some row is large enough for the
+// threshold; or, if nothing reaches that, for what the likeliest token of some row has. Of each
+// row one pass gives what its softmax divides by, right within half a millionth.
 //
 // # How it is fast
 //

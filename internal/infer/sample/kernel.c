@@ -69,6 +69,10 @@ int sample_scan_sums(int level, const float *x, int64_t n, float scale, float *t
 	return AT_LEVEL(level, scan_sums, x, n, scale, tops, sums);
 }
 
+int sample_scan_mass(int level, const float *x, int64_t n, double scale, float *tops, double *mass) {
+	return AT_LEVEL(level, scan_mass, x, n, scale, tops, mass);
+}
+
 void sample_sums(int level, const float *x, int64_t n, const float *tops, float max, float scale, float least,
                  int64_t last, uint64_t *sums) {
 	AT_LEVEL(level, sums, x, n, tops, max, scale, least, last, sums);

@@ -9,6 +9,8 @@ package sample
 #cgo nocallback sample_scan
 #cgo noescape sample_scan_sums
 #cgo nocallback sample_scan_sums
+#cgo noescape sample_scan_mass
+#cgo nocallback sample_scan_mass
 #cgo noescape sample_sums
 #cgo nocallback sample_sums
 #cgo noescape sample_list_sums
@@ -72,6 +74,14 @@ func (l level) scan(logits, tops []float32) bool {
 // scanSums is scan and sums of everything in one pass.
 func (l level) scanSums(logits []float32, scale float32, tops []float32, sums []uint64) bool {
 	return C.sample_scan_sums(C.int(l), floats(logits), length(logits), C.float(scale), floats(tops), longs(sums)) == 0
+}
+
+// scanMass is scan, and in the same pass the sum over the row of two to the power of (logit -
+// largest) · scale, right within a millionth.
+func (l level) scanMass(logits []float32, scale float64, tops []float32) (mass float64, numbers bool) {
+	var sum C.double
+	odd := C.sample_scan_mass(C.int(l), floats(logits), length(logits), C.double(scale), floats(tops), &sum)
+	return float64(sum), odd == 0
 }
 
 // sums adds up the values of what is kept of each block.

@@ -1,6 +1,6 @@
 // The loops over rows of logits, in C because Go has no vectors. A level is a set of
 // instructions (kernel.c). Every function does the same at every level, bit for bit:
-// sums are sums of integers, and what is rounded when is written down.
+// sums are sums of integers or have a written order, and what is rounded when is written down.
 //
 // A row of n logits is cut into blocks of SAMPLE_BLOCK. The top of a block is its
 // largest logit. A scale is log2(e) over the temperature, at most 1e30. least and last
@@ -21,6 +21,11 @@ int sample_scan(int level, const float *x, int64_t n, float *tops);
 
 // sample_scan_sums does as sample_scan and as sample_sums for all logits, in one pass.
 int sample_scan_sums(int level, const float *x, int64_t n, float scale, float *tops, uint64_t *sums);
+
+// sample_scan_mass does as sample_scan and adds up 2^((logit - largest) · scale) over the row,
+// in one pass: right within a millionth, whereas the sums below, made for draws, lose up to
+// 2^-27 of a block's largest with every logit. scale is from 1e-30.
+int sample_scan_mass(int level, const float *x, int64_t n, double scale, float *tops, double *mass);
 
 // sample_sums adds up the values of the wanted logits of each block. A value is
 // 2^27 · 2^((logit - top) · scale), rounded down. max is the largest of the tops.

@@ -16,21 +16,27 @@ typedef float NAME(unaligned) __attribute__((vector_size(4 * WIDTH), aligned(4),
 typedef int32_t VI __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t VU __attribute__((vector_size(4 * WIDTH)));
 
-// power is 2^y without its exponent, times 2^24: from 2^23.5 to 2^24.5, a whole number.
-// The low bits of *exponent are the exponent plus offset. y is from -2^20 to 1. The
-// polynomial is a minimax one, exact at 0; it is off by 1.1e-7 at most.
-INLINE VF NAME(power)(VF y, float offset, VU *exponent) {
-	const float magic = 12582912.0f + offset; // 1.5 · 2^23: what is added to it is rounded to an integer
-	VF t = y + magic;
-	VF f = y - (t - magic); // -0.5 to 0.5
+// 1.5 · 2^23: what is added to it is rounded to an integer.
+#define MAGIC 12582912.0f
+
+// fraction is 2^f times 2^24: from 2^23.5 to 2^24.5, a whole number. f is from -0.5 to 0.5.
+// The polynomial is a minimax one, exact at 0; it is off by 1.1e-7 at most.
+INLINE VF NAME(fraction)(VF f) {
 	VF p = FMA(f, ALL(0x1.470b4ap+11f), ALL(0x1.5f7276p+14f));
 	p = FMA(p, f, ALL(0x1.3b270ep+17f));
 	p = FMA(p, f, ALL(0x1.c6ae72p+19f));
 	p = FMA(p, f, ALL(0x1.ebfbe2p+21f));
 	p = FMA(p, f, ALL(0x1.62e432p+23f));
-	p = FMA(p, f, ALL(0x1p+24f));
+	return FMA(p, f, ALL(0x1p+24f));
+}
+
+// power is 2^y without its exponent, as fraction has it. The low bits of *exponent are the
+// exponent plus offset. y is from -2^20 to 1.
+INLINE VF NAME(power)(VF y, float offset, VU *exponent) {
+	const float magic = MAGIC + offset;
+	VF t = y + magic;
 	*exponent = (VU)t;
-	return p;
+	return NAME(fraction)(y - (t - magic));
 }
 
 // values of a vector of logits.
@@ -138,6 +144,63 @@ TARGET static int NAME(scan_sums)(const float *x, int64_t n, float scale, float 
 		tops[b] = top;
 		sums[b] = (top - max) * scale < SAMPLE_NOTHING ? 0 : NAME(sum)(p, top, scale);
 	}
+	return ANY(odd);
+}
+
+// parts of a vector of logits: 2^24 · 2^((x - max) · (scale + rest)). The exponent is as
+// exact as the difference is. least is the difference that stands for all below it.
+INLINE VF NAME(parts)(VF x, float max, float least, float scale, float rest) {
+	VF d = MAX(x - max, ALL(least));
+	VF t = d * scale + MAGIC;
+	VF f = FMA(d, ALL(scale), MAGIC - t);
+	f = FMA(d, ALL(rest), f);
+	return (VF)((VU)NAME(fraction)(f) + ((VU)t << 23));
+}
+
+// mass is the sum of a block's parts: by 32 lanes, in pairs, then by 8, then in double
+// precision, in the same order at every level.
+INLINE double NAME(mass)(const float *x, float max, float least, float scale, float rest) {
+	VF lanes[32 / WIDTH] = {{0}};
+	for (int i = 0; i < SAMPLE_BLOCK; i += 64)
+		for (int j = 0; j < 32 / WIDTH; j++) {
+			const float *p = x + i + j * WIDTH;
+			VF first = NAME(parts)(LOAD(p), max, least, scale, rest);
+			lanes[j] += first + NAME(parts)(LOAD(p + 32), max, least, scale, rest);
+		}
+	for (int half = 16 / WIDTH; half >= 8 / WIDTH; half /= 2)
+		for (int j = 0; j < half; j++)
+			lanes[j] += lanes[j + half];
+	float s[8];
+	memcpy(s, lanes, sizeof s);
+	return (((double)s[0] + s[1]) + ((double)s[2] + s[3])) + (((double)s[4] + s[5]) + ((double)s[6] + s[7]));
+}
+
+// The parts are relative to the largest logit so far. Where a larger one comes, the sum is
+// made smaller.
+TARGET static int NAME(scan_mass)(const float *x, int64_t n, double scale, float *tops, double *mass) {
+	const float high = (float)scale, low = (float)(scale - high), least = -100.0f / high;
+	float buffer[SAMPLE_BLOCK];
+	VI odd = {0};
+	float max = -INFINITY;
+	double sum = 0;
+	const float *next = NAME(block)(x, n, 0, -INFINITY, n, buffer);
+	float next_top = NAME(top)(next, &odd);
+	for (int64_t b = 0; b * SAMPLE_BLOCK < n; b++) {
+		const float *p = next;
+		float top = next_top;
+		if ((b + 1) * SAMPLE_BLOCK < n) {
+			next = NAME(block)(x, n, b + 1, -INFINITY, n, buffer);
+			next_top = NAME(top)(next, &odd);
+		}
+		tops[b] = top;
+		if (top > max) {
+			sum *= exp2(((double)max - top) * scale);
+			max = top;
+		}
+		if ((top - max) * high >= SAMPLE_NOTHING)
+			sum += NAME(mass)(p, max, least, high, low);
+	}
+	*mass = sum * 0x1p-24;
 	return ANY(odd);
 }
 
@@ -305,6 +368,7 @@ TARGET static int64_t NAME(zoom)(const float *x, int64_t n, float max, float sca
 #undef ANY
 #undef FMA
 #undef INLINE
+#undef MAGIC
 #undef VF
 #undef VI
 #undef VU

@@ -33,8 +33,11 @@ type row struct {
 	before []uint64  // scratch
 }
 
-// scaleOf is what a temperature makes of logits for powers of two.
-func scaleOf(temperature float64) float32 { return float32(min(math.Log2E/temperature, 1e30)) }
+// exponents is what a temperature makes of logits for powers of two.
+func exponents(temperature float64) float64 { return min(math.Log2E/temperature, 1e30) }
+
+// scaleOf is exponents as the kernels of the draw take it.
+func scaleOf(temperature float64) float32 { return float32(exponents(temperature)) }
 
 // read takes in a row and weighs it at the scale, if that is not 0.
 func (r *row) read(logits []float32, scale float32) error {
@@ -48,16 +51,24 @@ func (r *row) read(logits []float32, scale float32) error {
 	} else {
 		numbers = r.level.scan(logits, r.tops)
 	}
+	if err := r.top(numbers); err != nil {
+		return err
+	}
+	if scale > 0 {
+		r.kept, r.scale = everything(), scale
+		r.total = r.level.weigh(r.tops, r.sums, r.max, scale, r.weights)
+	}
+	return nil
+}
+
+// top finds the largest logit once the tops are known; numbers is what the scan said.
+func (r *row) top(numbers bool) error {
 	r.max = slices.Max(r.tops)
 	switch {
 	case !numbers || math.IsInf(float64(r.max), 1):
 		return ErrNotNumbers
 	case math.IsInf(float64(r.max), -1):
 		return ErrNoToken
-	}
-	if scale > 0 {
-		r.kept, r.scale = everything(), scale
-		r.total = r.level.weigh(r.tops, r.sums, r.max, scale, r.weights)
 	}
 	return nil
 }

@@ -17,15 +17,9 @@ type Sampler struct {
 	masked []float32 // a copy of the logits, for a grammar
 	likely []int32   // the likeliest tokens, for a grammar
 
-	fixed  []fixed   // bias and bans, by token
+	fixed  changes   // bias and bans
 	seen   []seen    // what was generated, by token; only for penalties
 	before []float32 // the logits that fixed and then seen changed
-}
-
-// fixed is a change of one token's logit that is always the same.
-type fixed struct {
-	token int32
-	bias  float32 // -Inf: banned
 }
 
 // seen is a token that was generated.
@@ -36,24 +30,12 @@ type seen struct {
 // stream is the other half of a generator's seed, the same for all.
 const stream = 0x9e3779b97f4a7c15
 
-// banned is the bias from which on a token cannot come.
-const banned = -100
-
 // New makes a sampler for a vocabulary of 1 to 2^22 tokens.
 func New(o Options, vocab int) *Sampler {
-	s := &Sampler{o: o, vocab: vocab, random: rand.NewPCG(o.Seed, stream), row: row{level: bestLevel()}}
-	for t, bias := range o.Bias {
-		if bias <= banned {
-			bias = math.Inf(-1)
-		}
-		s.fixed = append(s.fixed, fixed{t, float32(bias)})
+	return &Sampler{
+		o: o, vocab: vocab, random: rand.NewPCG(o.Seed, stream), row: row{level: bestLevel()},
+		fixed: newChanges(o.Bias, vocab).ban(o.Ban, vocab),
 	}
-	for _, t := range o.Ban {
-		s.fixed = append(s.fixed, fixed{t, float32(math.Inf(-1))})
-	}
-	s.fixed = slices.DeleteFunc(s.fixed, func(f fixed) bool { return f.token < 0 || int(f.token) >= vocab })
-	slices.SortFunc(s.fixed, func(a, b fixed) int { return cmp.Compare(a.token, b.token) })
-	return s
 }
 
 // Next chooses a token by its logits, one for each token of the vocabulary (-Inf: it
@@ -208,11 +190,7 @@ func (s *Sampler) count(t int32) {
 // change adds the bias and takes the penalties, in place: it is a matter of a few of the
 // vocabulary's logits.
 func (s *Sampler) change(logits []float32) {
-	s.before = s.before[:0]
-	for _, f := range s.fixed {
-		s.before = append(s.before, logits[f.token])
-		logits[f.token] += f.bias
-	}
+	s.before = s.fixed.make(logits, s.before[:0])
 	repeat := float32(s.o.RepeatPenalty)
 	if repeat == 0 {
 		repeat = 1
@@ -237,7 +215,5 @@ func (s *Sampler) restore(logits []float32) {
 	for i, e := range slices.Backward(s.seen) {
 		logits[e.token] = s.before[len(s.fixed)+i]
 	}
-	for i, f := range slices.Backward(s.fixed) {
-		logits[f.token] = s.before[i]
-	}
+	s.fixed.undo(logits, s.before)
 }
