@@ -65,7 +65,8 @@ type Tempo struct {
 	LeaseBytes int64   `json:"lease_bytes,omitempty"`
 	Memory     *Memory `json:"memory,omitempty"`
 	// CutByMemory says that the answer ended (finish_reason "length") because the
-	// worker's KV cache is smaller than the model's context, not at max_tokens.
+	// worker's KV cache is smaller than the model's context, or at the job's own
+	// Parallel.MaxCacheTokens, not at max_tokens.
 	CutByMemory bool `json:"cut_by_memory,omitempty"`
 	// Parallel is what a job with several tokens at one position came to.
 	Parallel *ParallelResult `json:"parallel,omitempty"`
@@ -130,6 +131,10 @@ type MemoryStats struct {
 	Tokens            int64 `json:"tokens"`
 	MaxParallelTokens int   `json:"max_parallel_tokens"`
 	MaxCacheTokens    int   `json:"max_cache_tokens"`
+	// WidthBound is the most tokens that a job may have at one position while memory is
+	// short, 0 = as many as it may otherwise; Narrowed counts how often it was lowered.
+	WidthBound int   `json:"width_bound,omitempty"`
+	Narrowed   int64 `json:"narrowed,omitempty"`
 	// Layers are the model's layers, if they were asked for (layer_stats).
 	Layers []LayerMemory `json:"layers,omitempty"`
 }

@@ -25,6 +25,7 @@ type job struct {
 	lease    *jobLease
 	buffers  *budget.Lease // host memory for the request and the result
 	deaths   int           // engines that died with it, before this run
+	parallel *api.Parallel // what its request says, once that is read; guarded by Worker.mu
 }
 
 // poison is how many engines a job may kill before it is buried.
@@ -34,6 +35,7 @@ const poison = 2
 func (w *Worker) admit(ctx context.Context, d *queue.Delivery, t ticket) *job {
 	j := &job{delivery: d, left: make(chan struct{}), buffers: t.buffers}
 	j.lease = &jobLease{worker: w, job: j, reclaim: make(chan struct{}, 1), current: t.kv, peak: t.kv.Size()}
+	j.lease.first = j.lease.Tokens()
 	j.ctx, j.end = context.WithCancelCause(ctx)
 	w.mu.Lock()
 	w.running = append(w.running, j)
@@ -125,6 +127,9 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 	if err != nil {
 		return w.failure(j, err), nil
 	}
+	w.mu.Lock()
+	j.parallel = request.Parallel
+	w.mu.Unlock()
 	if err := w.leaseBuffers(j, request); errors.Is(err, errNoBuffers) {
 		return nil, err
 	} else if err != nil {
@@ -143,6 +148,7 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 		case err == nil:
 			w.tokens.Add(int64(out.CompletionTokens))
 			d.Served(out.PromptTokens + out.CompletionTokens)
+			w.learn(j.lease.needed(out))
 			return w.success(j, request, out), nil
 		case errors.As(err, &died) && died.Reshaping:
 			return nil, err

@@ -16,11 +16,12 @@ import (
 // is held than the share of the limit at which to act, it goes down the ladder:
 //
 //  0. what processes may still grow by is not booked any more, as far as it is needed;
-//  1. no more jobs are admitted;
-//  2. the KV pool is made smaller by what is too much. The jobs that do not fit
+//  1. the sets of parallel jobs get narrower, see narrower;
+//  2. no more jobs are admitted;
+//  3. the KV pool is made smaller by what is too much. The jobs that do not fit
 //     into it leave, the youngest first: to host memory where that is another
 //     memory than the device's, else back to the queue;
-//  3. where not even the smallest pool fits, the model is unloaded, until it does.
+//  4. where not even the smallest pool fits, the model is unloaded, until it does.
 //
 // When there has been room for a while, the pool grows again.
 const (
@@ -92,6 +93,7 @@ func (w *Worker) round(ctx context.Context, k *keeper) error {
 	}
 	s := w.ledger.Snapshot()
 	pressed := level == budget.Act || s.Room < s.Booked.KVCache // the second: what may come to be held is over the limit
+	w.sets.relax(ctx, unseen == nil && level == budget.OK && !pressed)
 	switch {
 	case pressed && w.cells.Load() > 0:
 		return errors.Join(unseen, w.relieve(ctx, k))
@@ -195,6 +197,10 @@ func (w *Worker) relieve(ctx context.Context, k *keeper) error {
 	}
 	if cells == now {
 		k.admit()
+		return nil
+	}
+	// Narrower sets give the device nothing back: beyond the limit there is no time for them.
+	if !w.sets.press(ctx, "the memory limit has fallen", s.Held > s.Limit) {
 		return nil
 	}
 	k.stopAdmitting(w)

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"tempo/internal/budget"
+	"tempo/internal/infer"
 )
 
 // Reasons for which a job is ended before it has an answer; it goes back to the
@@ -32,6 +33,7 @@ type jobLease struct {
 	parked  *budget.Lease // of host memory, for KV outside of the pool; guarded by mu
 	moved   chan struct{} // closed when KV that is to be parked has left the pool; guarded by mu; nil = none is
 	peak    budget.Bytes  // the most it has held; guarded by mu
+	first   int           // tokens that it began with; guarded by mu
 	closed  bool          // guarded by mu
 }
 
@@ -48,8 +50,9 @@ func (l *jobLease) size() budget.Bytes {
 }
 
 // Resize changes the job's lease to n tokens. A job with nothing in the pool
-// waits for its turn in the ledger. A running job that grows makes younger ones
-// give way; if there are none, it gives way itself.
+// waits for its turn in the ledger. For a running job that grows the sets of parallel
+// jobs get narrower, and then younger ones give way; if there are none, it gives way
+// itself.
 func (l *jobLease) Resize(ctx context.Context, used, n int) error {
 	want := l.worker.pool.perCell.Mul(int64(n))
 	if l.returned(used) {
@@ -59,7 +62,7 @@ func (l *jobLease) Resize(ctx context.Context, used, n int) error {
 		return l.acquire(ctx, want, budget.High)
 	}
 	if used == 0 {
-		l.worker.learn(n)
+		l.begin(n)
 	}
 	err := l.set(want)
 	switch {
@@ -72,6 +75,7 @@ func (l *jobLease) Resize(ctx context.Context, used, n int) error {
 	}
 	defer l.worker.holdIntake()()
 	defer l.worker.growing.begin()()
+	defer l.worker.sets.wait()()
 	for {
 		if err := l.set(want); !errors.Is(err, budget.ErrNoRoom) {
 			return err
@@ -80,6 +84,27 @@ func (l *jobLease) Resize(ctx context.Context, used, n int) error {
 			return err
 		}
 	}
+}
+
+// begin notes how many tokens the job wants to begin with. If that is more than is leased
+// for those to come, it is learnt at once: else they would come and wait for the rest.
+func (l *jobLease) begin(n int) {
+	l.mu.Lock()
+	l.first = n
+	l.mu.Unlock()
+	if int64(n) > l.worker.ticket.Load() {
+		l.worker.learn(n)
+	}
+}
+
+// needed is how many tokens it was good to have leased for a job that has come to out: as
+// many as came to be in the KV cache, and at least those that it began with. Of what was
+// removed again, or is of several choices, the largest lease bounds it.
+func (l *jobLease) needed(out *infer.Output) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	most := int(l.peak / l.worker.pool.perCell)
+	return max(l.first, min(out.PromptTokens+out.CompletionTokens, most))
 }
 
 // set changes the size of the lease if that is possible now.
@@ -102,6 +127,7 @@ func (l *jobLease) set(want budget.Bytes) error {
 func (l *jobLease) acquire(ctx context.Context, want budget.Bytes, p budget.Priority) error {
 	l.put(nil)
 	defer l.worker.holdIntake()()
+	defer l.worker.sets.wait()()
 	leases, err := l.worker.acquire(ctx, want, p, budget.Request{Ledger: l.worker.ledger, Bytes: want})
 	if errors.Is(err, errInVain) {
 		return l.worker.shrunkBelow(want)
@@ -229,10 +255,14 @@ func (l *jobLease) unpark() {
 	}
 }
 
-// makeRoom frees memory for a running job that wants to grow to want: what the
-// youngest job holds. It returns errPreempted if that is j itself. The intake must
-// be held.
+// makeRoom frees memory for a running job that wants to grow to want: what comes free
+// while sets get narrower, then what the youngest job holds. It returns errPreempted if
+// that is j itself, and nil when it is time to look whether there is room. The intake
+// must be held.
 func (w *Worker) makeRoom(ctx context.Context, j *job, want budget.Bytes) error {
+	if !w.sets.press(ctx, "a running job cannot grow", false) {
+		return pause(ctx, lookAgain)
+	}
 	victim, holders := w.youngest(func(j *job) bool { return j.lease.Tokens() > 0 })
 	switch {
 	case victim == j && holders > 1:
@@ -292,14 +322,19 @@ func (w *Worker) displace(ctx context.Context, victim *job, mustLeave bool) erro
 func (w *Worker) growAlone(ctx context.Context, j *job, want budget.Bytes) error {
 	s := w.ledger.Snapshot()
 	if s.Leases > 1 || want <= s.Room {
-		select {
-		case <-time.After(time.Millisecond):
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return pause(ctx, time.Millisecond)
 	}
 	return w.shrunkBelow(want)
+}
+
+// pause waits for d, or returns ctx's error.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // shrunkBelow says that the pool has shrunk below what a job needs.

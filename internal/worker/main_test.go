@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -139,6 +140,21 @@ type script struct {
 	most      int            // at once; guarded by mu
 	exclusive int            // jobs in the engine that were in one that died; guarded by mu
 	crowded   bool           // there was one of those beside another; guarded by mu
+	widths    []int          // that Narrow was called with; guarded by mu
+}
+
+func (s *script) Narrow(ctx context.Context, width int) error {
+	s.mu.Lock()
+	s.widths = append(s.widths, width)
+	s.mu.Unlock()
+	return s.Sleeper.Narrow(ctx, width)
+}
+
+// narrowed is what Narrow was called with so far, nil = it was not.
+func (s *script) narrowed() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.widths)
 }
 
 func (s *script) Generate(ctx context.Context, r infer.Request) (*infer.Output, error) {

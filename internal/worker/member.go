@@ -122,6 +122,7 @@ func (m *member) load(ctx context.Context) error {
 	m.mu.Lock()
 	w.tokens.Store(m.last.Tokens)
 	w.gaveWay.Store(m.last.GaveWay)
+	w.sets.steps.Store(m.last.Narrowed)
 	m.mu.Unlock()
 	if err := w.Start(ctx); err != nil {
 		err = errors.Join(err, engine.Close())

@@ -111,12 +111,10 @@ func (w *Worker) clear(ctx context.Context, n budget.Bytes, mustLeave bool) erro
 		}
 		victim, _ := w.youngest(func(j *job) bool { return j.lease.Tokens() > 0 || n == 0 && j.ctx.Err() == nil })
 		if victim == nil { // it has just left
-			select {
-			case <-time.After(time.Millisecond):
-				continue
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := pause(ctx, time.Millisecond); err != nil {
+				return err
 			}
+			continue
 		}
 		if err := w.displace(ctx, victim, mustLeave); err != nil {
 			return err

@@ -72,6 +72,7 @@ func (w *Worker) Stats() api.MemoryStats {
 		Host:     api.HostMemory{Limit: int64(host.Limit), Reserved: int64(host.Reserved), Peak: int64(host.PeakReserved)},
 		Running:  w.count(), Waiting: s.Waiting, GaveWay: w.gaveWay.Load(), Tokens: w.tokens.Load(),
 		MaxParallelTokens: parallel, MaxCacheTokens: int(w.cells.Load()), Layers: w.layers(),
+		WidthBound: w.sets.bound(), Narrowed: w.sets.steps.Load(),
 	}
 }
 

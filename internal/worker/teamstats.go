@@ -9,8 +9,8 @@ import (
 )
 
 // Stats is [Worker.Stats] of the only model. Of several it is the sum: the memory of
-// those that are loaded, with this process as overhead, and the counts of all. See
-// [Team.EachStats].
+// those that are loaded, with this process as overhead, and the counts of all; of bounds
+// on the width the smallest. See [Team.EachStats].
 func (t *Team) Stats() api.MemoryStats {
 	if t.only != nil {
 		return t.only.Stats()
@@ -21,6 +21,7 @@ func (t *Team) Stats() api.MemoryStats {
 		s, loaded := m.stats()
 		sum.GaveWay += s.GaveWay
 		sum.Tokens += s.Tokens
+		sum.Narrowed += s.Narrowed
 		if loaded == nil {
 			continue
 		}
@@ -30,6 +31,9 @@ func (t *Team) Stats() api.MemoryStats {
 		sum.Waiting += s.Waiting
 		sum.MaxParallelTokens += s.MaxParallelTokens
 		sum.MaxCacheTokens += s.MaxCacheTokens
+		if n := s.WidthBound; n > 0 && (sum.WidthBound == 0 || n < sum.WidthBound) {
+			sum.WidthBound = n
+		}
 	}
 	sum.Pressure = level.String()
 	sum.Limit, sum.Estimate.Limit = int64(t.opts.Limit), int64(t.opts.Limit)

@@ -142,6 +142,7 @@ type Worker struct {
 	cells   atomic.Int64         // of the pool now; 0 = the model is not loaded
 	yields  chan chan<- struct{} // see yield; each gets an answer by being closed
 	growing under                // jobs that make others give way
+	sets    *narrower            // the bound on sets of parallel jobs
 	alone   *semaphore.Weighted  // of weight everybody; a job in the engine has 1 of it, one that must be alone all
 	tokens  atomic.Int64         // generated since Start
 	gaveWay atomic.Int64         // jobs that made room for others since Start
@@ -205,6 +206,7 @@ func New(opts Options, q Queue, taker Taker, engine infer.Engine, monitor *budge
 		log: log.Named("worker").With(zap.String("worker", opts.Name)), alone: semaphore.NewWeighted(everybody),
 		yields: make(chan chan<- struct{}),
 	}
+	w.sets = newNarrower(engine.Narrow, w.widestSet, w.log)
 	w.retired, w.retire = context.WithCancel(context.Background())
 	return w
 }
