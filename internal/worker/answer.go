@@ -25,7 +25,7 @@ func (w *Worker) success(j *job, request *api.Request, out *infer.Output) *api.R
 		request: request, out: out, tools: toolcall.Names(request.Tools),
 	}
 	r := w.result(j, 200, a.body())
-	r.Tempo.CutByMemory = cutByMemory(request, out, w.facts.Context)
+	r.Tempo.CutByMemory, r.Tempo.Parallel = cutByMemory(request, out, w.facts.Context), out.Parallel
 	r.Tempo.Timing = &api.Timing{
 		QueueSeconds:   max(out.Started.Sub(j.delivery.Published).Seconds(), 0),
 		PrefillSeconds: out.Prefill.Seconds(),
@@ -35,14 +35,19 @@ func (w *Worker) success(j *job, request *api.Request, out *infer.Output) *api.R
 }
 
 // cutByMemory reports whether a choice ended neither at max_tokens nor at the end of the
-// model's context, but where its memory did.
+// model's context, but where its memory did. max_tokens counts positions, the context
+// all tokens that are there: with several at one position they are not the same.
 func cutByMemory(request *api.Request, out *infer.Output, longest int) bool {
 	return slices.ContainsFunc(out.Choices, func(c infer.Choice) bool {
-		made := c.Tokens
+		positions := c.Tokens
 		if len(out.Choices) == 1 {
-			made = out.CompletionTokens
+			positions = out.CompletionTokens
 		}
-		return c.FinishReason == "length" && made != request.MaxTokens && out.PromptTokens+made < longest
+		made := positions
+		if p := out.Parallel; p != nil {
+			positions, made = p.Positions, p.Tokens-p.Removed
+		}
+		return c.FinishReason == "length" && positions != request.MaxTokens && out.PromptTokens+made < longest
 	})
 }
 

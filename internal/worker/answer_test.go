@@ -221,3 +221,49 @@ func TestCutByMemory(t *testing.T) {
 	require.False(t, cutByMemory(&api.Request{MaxTokens: 10}, one, 100))
 	require.True(t, cutByMemory(&api.Request{MaxTokens: 11}, one, 100))
 }
+
+// TestAnswerOfAParallelJob: all tokens are paid for, and what they came to is beside the
+// answer.
+func TestAnswerOfAParallelJob(t *testing.T) {
+	t.Parallel()
+	request, err := api.ParseRequest(api.Completions, []byte(`{"prompt":"The","max_tokens":3}`))
+	require.NoError(t, err)
+	out := output(infer.Choice{Text: " quick fox", FinishReason: "length", Tokens: 7})
+	out.Parallel = &api.ParallelResult{Text: " [quick/swift] [fox/dog]", Positions: 3, Tokens: 7, MeanWidth: 7.0 / 3, Widest: 3}
+	r := answering(t).success(&job{delivery: &queue.Delivery{}}, request, out)
+	require.Equal(t, out.Parallel, r.Tempo.Parallel)
+	require.False(t, r.Tempo.CutByMemory)
+	var body api.Completion
+	require.NoError(t, json.Unmarshal(r.Response.Body, &body))
+	require.Equal(t, 7, body.Usage.CompletionTokens)
+	require.Equal(t, 12, body.Usage.TotalTokens)
+
+	out.Parallel = nil
+	require.Nil(t, answering(t).success(&job{delivery: &queue.Delivery{}}, request, out).Tempo.Parallel)
+}
+
+func TestParallelJobsCutByMemory(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, reason               string
+		maxTokens                  int
+		positions, tokens, removed int
+		want                       bool
+	}{
+		{"at max_tokens", "length", 10, 10, 30, 0, false},
+		{"before max_tokens", "length", 10, 9, 30, 0, true},
+		{"as many tokens as max_tokens", "length", 30, 9, 30, 0, true},
+		{"by itself", "stop", 10, 9, 30, 0, false},
+		{"without max_tokens", "length", 0, 9, 30, 0, true},
+		{"at the end of the context", "length", 50, 40, 95, 0, false},
+		{"with room where some were removed", "length", 50, 40, 95, 1, true},
+		{"at the end of the context for all that were removed", "length", 50, 40, 115, 20, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			out := output(infer.Choice{FinishReason: c.reason, Tokens: c.tokens})
+			out.Parallel = &api.ParallelResult{Positions: c.positions, Tokens: c.tokens, Removed: c.removed}
+			require.Equal(t, c.want, cutByMemory(&api.Request{MaxTokens: c.maxTokens}, out, 100))
+		})
+	}
+}

@@ -2,12 +2,15 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"tempo/api"
 	"tempo/internal/budget"
 	"tempo/internal/infer"
 )
@@ -115,6 +118,113 @@ func TestResize(t *testing.T) {
 	require.Equal(t, w.pool.perCell.Mul(824), large.Capacity)
 	finish(w.Worker, next)
 	w.requireEmpty(t)
+}
+
+// TestAJobGivesBack what its sets do not need any more: it is there at once for one that
+// waits to start, and for one that runs.
+func TestAJobGivesBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := alone(t, &script{}, nil)
+		next, old, young := newJob(t, w, "next", 100), newJob(t, w, "old", 462), newParallel(t, w, "young", 462, 0)
+		started := make(chan error, 1)
+		go func() { started <- next.lease.Resize(next.ctx, 0, 300) }()
+		synctest.Wait()
+		require.Equal(t, 1, w.ledger.Snapshot().Waiting)
+
+		began := time.Now()
+		require.NoError(t, young.lease.Resize(t.Context(), 250, 262))
+		require.NoError(t, <-started)
+		require.Zero(t, time.Since(began))
+		require.Equal(t, 262, young.lease.Tokens())
+		require.Equal(t, 300, next.lease.Tokens())
+
+		grown := grow(t, old, 512)
+		require.NoError(t, young.lease.Resize(t.Context(), 150, 200))
+		require.NoError(t, <-grown)
+		require.LessOrEqual(t, time.Since(began), lookAgain)
+		require.NoError(t, young.ctx.Err(), "nobody gave way")
+		for _, j := range []*job{next, old, young} {
+			finish(w, j)
+		}
+		(&rig{Worker: w}).requireEmpty(t)
+	})
+}
+
+// TestNeeded: what jobs teach of the memory that the next ones need.
+func TestNeeded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name         string
+		ticket       int64
+		asked        []int // for its beginning, and then to grow
+		prompt, made int
+		want         int
+	}{
+		{"nothing was asked for", 256, nil, 10, 10, 256},
+		{"less than it began with", 256, []int{148}, 20, 10, 148},
+		{"it has grown", 64, []int{228, 484, 740}, 100, 600, 700},
+		{"much was removed again", 64, []int{228, 356}, 100, 600, 356},
+		{"the vectors of texts", 64, []int{300}, 300, 0, 300},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := alone(t, &script{}, nil)
+				j := newJob(t, w, "j", c.ticket)
+				for i, n := range c.asked {
+					require.NoError(t, j.lease.Resize(t.Context(), min(i, 1), n))
+				}
+				out := &infer.Output{PromptTokens: c.prompt, CompletionTokens: c.made}
+				require.Equal(t, c.want, j.lease.needed(out))
+			})
+		})
+	}
+}
+
+// unanswered is a queue in which no job has a result.
+type unanswered struct{ Queue }
+
+func (unanswered) HasResult(context.Context, string, string) (bool, error) { return false, nil }
+
+// spreading has each job take 700 tokens, at 200 positions behind a prompt of 100.
+type spreading struct{ script }
+
+func (*spreading) Generate(ctx context.Context, r infer.Request) (*infer.Output, error) {
+	for i, n := range []int{228, 484, 740} {
+		if err := r.Lease.Resize(ctx, min(i, 1), n); err != nil {
+			return nil, err
+		}
+	}
+	return &infer.Output{
+		Choices:  []infer.Choice{{Text: "a", FinishReason: "stop", Tokens: 600}},
+		Parallel: &api.ParallelResult{Positions: 200, Tokens: 600}, PromptTokens: 100, CompletionTokens: 600, Started: time.Now(),
+	}, nil
+}
+
+// TestTicketsFollowWhatJobsCameTo, not what they began with, nor their positions.
+func TestTicketsFollowWhatJobsCameTo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := alone(t, &spreading{}, nil)
+		w.queue = unanswered{}
+		require.EqualValues(t, firstTicket, w.ticket.Load())
+		for range 60 {
+			j := newJob(t, w, "j", w.ticket.Load())
+			j.delivery.Job.URL, j.delivery.Job.Body = api.Completions, json.RawMessage(`{"prompt":"a"}`)
+			_, err := w.run(j)
+			require.NoError(t, err)
+			finish(w, j)
+		}
+		require.InDelta(t, 700, w.ticket.Load(), 8)
+
+		// What is asked for at first is learnt before the job has ended if it is more.
+		j := newJob(t, w, "j", 100)
+		require.NoError(t, j.lease.Resize(t.Context(), 0, 100))
+		require.InDelta(t, 700, w.ticket.Load(), 8)
+		require.NoError(t, j.lease.Resize(t.Context(), 0, 1000))
+		require.Greater(t, w.ticket.Load(), int64(720))
+	})
 }
 
 // TestIntakeGivesWay: what is leased for jobs that are not here must not keep a
