@@ -50,7 +50,7 @@ func keys() []key {
 		{name: "max_parallel_tokens", def: 0, commands: worker, usage: "most tokens decoded in one step; 0 = as many as the limit allows"},
 		{name: "max_cache_tokens", def: 0, commands: worker, usage: "most tokens in the KV cache; 0 = as many as the limit allows"},
 		{name: "memory_warn", def: 0.85, commands: worker, usage: "share of the limit from which on the worker warns, over 0, up to memory_act"},
-		{name: "memory_act", def: 0.95, commands: worker, usage: "share of the limit that is planned for, up to 1; beyond it the worker acts: no more jobs are admitted, and the KV cache gives way"},
+		{name: "memory_act", def: 0.95, commands: worker, usage: "share of the limit that is planned for, up to 1; beyond it the worker acts: sets of parallel jobs get narrower, no more jobs are admitted, and the KV cache gives way"},
 		{name: "cache_type_k", def: "f16", commands: worker, usage: "type of the K cache: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl"},
 		{name: "kv_layout", def: "auto", commands: worker, usage: "how the KV cache is divided: streams (one for each job), unified (one pool for all) or auto (by the jobs)"},
 		{name: "cache_type_v", def: "f16", commands: worker, usage: "type of the V cache: as cache_type_k"},

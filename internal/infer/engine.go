@@ -39,7 +39,8 @@ type Engine interface {
 	Generate(ctx context.Context, req Request) (*Output, error)
 	// Narrow bounds the tokens that a job may have at one position (api.Parallel), for all
 	// jobs and from the next step on, also those that run; 0 = no bound any more. It is
-	// what can be given up under pressure before a job is sent away.
+	// what can be given up under pressure before a job is sent away. It may be called from
+	// Open on, and holds for what is loaded later too.
 	Narrow(ctx context.Context, width int) error
 	// Close ends the engine, also one that is stuck in a step, and gives its memory
 	// back. It may be called at any time, also while others call Generate.

@@ -163,6 +163,39 @@ func TestHostReplacesAKilledEngine(t *testing.T) {
 	seen.requireEnded(t, 2)
 }
 
+// What an engine was told last of the width, its successor knows too.
+func TestHostNarrowsTheNextEngine(t *testing.T) {
+	t.Parallel()
+	o := options(modeNarrow)
+	seen := watch(&o)
+	h := newHost(t, o)
+	require.ErrorIs(t, h.Narrow(t.Context(), 7), infer.ErrNotOpen)
+	load(t, h)
+	width := func() string {
+		out, err := h.Generate(t.Context(), job("tells", 1))
+		require.NoError(t, err)
+		return out.Text()
+	}
+	require.Equal(t, "0", width(), "what was refused is not remembered")
+	replaced := func() {
+		pid := seen.newest()
+		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		require.Eventually(t, func() bool { return seen.hasEnded(pid) }, soon, time.Millisecond)
+	}
+	for _, want := range []int{4, 1, 0} {
+		require.NoError(t, h.Narrow(t.Context(), want))
+		require.Equal(t, fmt.Sprint(want), width())
+		replaced()
+		require.Equal(t, fmt.Sprint(want), width(), "the next one")
+	}
+	replaced() // and while there is none
+	require.NoError(t, h.Narrow(t.Context(), 2))
+	require.Equal(t, "2", width())
+	require.NoError(t, h.Close())
+	require.ErrorIs(t, h.Narrow(t.Context(), 1), infer.ErrStopped)
+	seen.requireEnded(t, 5)
+}
+
 // A request for memory that is under way when the engine dies must not be
 // granted afterwards: the job may be tried again with the same lease.
 func TestHostEndsTheRequestsOfADeadEngine(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,7 @@ const (
 	modeConfused = "confused" // a Sleeper that asks for its second job with the first one's lease
 	modeShy      = "shy"      // a Sleeper that breaks when its shape is changed
 	modeSlow     = "slow"     // a Sleeper that never loads, if fileVar exists; it makes it
+	modeNarrow   = "narrow"   // a Sleeper that answers with its width
 	modeHungry   = "hungry"   // a Sleeper that takes more and more memory for a job that says so
 	modeHost     = "host"     // not an engine: starts a Host, writes the engine's pid, waits
 )
@@ -76,6 +78,8 @@ func child(mode string) error {
 		return infer.ServeParent(ctx, e, e.broken)
 	case modeSlow:
 		return infer.ServeParent(ctx, slow{sleeper()}, nil)
+	case modeNarrow:
+		return infer.ServeParent(ctx, telling{sleeper()}, nil)
 	case modeHungry:
 		return infer.ServeParent(ctx, hungry{sleeper()}, nil)
 	case modeHost:
@@ -166,6 +170,17 @@ func (h hungry) Generate(ctx context.Context, r infer.Request) (*infer.Output, e
 		}
 	}
 	return h.Sleeper.Generate(ctx, r)
+}
+
+// telling answers with the width that it was told last.
+type telling struct{ *infer.Sleeper }
+
+func (e telling) Generate(ctx context.Context, r infer.Request) (*infer.Output, error) {
+	out, err := e.Sleeper.Generate(ctx, r)
+	if err == nil {
+		out.Choices[0].Text = strconv.Itoa(e.Width())
+	}
+	return out, err
 }
 
 // confused takes the lease of its first job for that of all.

@@ -74,11 +74,18 @@ func (h *Host) Reshape(ctx context.Context, shape Shape) (f budget.Footprint, er
 	}
 }
 
-// Narrow tells the engine process, and remembers it for those that replace it.
+// Narrow tells the engine process, and remembers it for those that replace it: also where
+// it returns a *DiedError, or ctx's error, the next one begins with it.
 func (h *Host) Narrow(ctx context.Context, width int) error {
 	h.mu.Lock()
-	h.width = width
+	failed := h.failed
+	if failed == nil {
+		h.width = width
+	}
 	h.mu.Unlock()
+	if failed != nil {
+		return failed
+	}
 	p, err := h.engine(ctx)
 	if err != nil {
 		return err

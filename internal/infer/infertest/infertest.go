@@ -42,6 +42,7 @@ func Test(t *testing.T, open func(t *testing.T) infer.Engine, spec infer.Spec) {
 		{"reshape refused", reshapeRefused},
 		{"reshape at any time", reshapeAnyTime},
 		{"unload", unload},
+		{"narrow", narrow},
 		{"reclaim", reclaim},
 		{"reclaim frees the pool", reclaimFrees},
 		{"reclaim refused", reclaimRefused},
