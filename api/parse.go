@@ -76,7 +76,7 @@ func accepted(url string) []string {
 	if url == Embeddings {
 		return append([]string{"input", "encoding_format"}, all...)
 	}
-	all = append(all, "reproducible",
+	all = append(all, "reproducible", tempoField,
 		"max_tokens", "max_completion_tokens", "stop", "ignore_eos", "n", "best_of", "logprobs", "response_format", "grammar",
 		"temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "repeat_penalty", "logit_bias")
 	if url == Completions {
@@ -89,8 +89,8 @@ func accepted(url string) []string {
 // not supported, and which values of it (compact JSON) change nothing.
 func neutral(url, name string) (values []string, known bool) {
 	switch name {
-	case "tempo":
-		return []string{"{}"}, true
+	case tempoField:
+		return []string{"{}"}, url == Embeddings
 	case "reproducible":
 		return []string{"false"}, url == Embeddings
 	case "dimensions":
@@ -157,6 +157,9 @@ func (p *parser) given(name string) json.RawMessage {
 // unknown notes a field that is none of known; path ends in a dot.
 func (p *parser) unknown(path, name string, known []string) {
 	suggestion := Nearest(name, known)
+	if path == "" && slices.Contains(tempoMembers(), name) && slices.Contains(known, tempoField) {
+		suggestion = tempoField + "." + name // where it belongs
+	}
 	for _, other := range otherNames(name) {
 		if slices.Contains(known, other) {
 			suggestion = other
@@ -196,6 +199,16 @@ func otherNames(name string) []string {
 		return []string{"json_schema"}
 	case "n_probs":
 		return []string{"top_logprobs", "logprobs"}
+	case "final_threshold": // the settings' names of members of tempo
+		return []string{"final"}
+	case "bezier_p1":
+		return []string{"p1"}
+	case "bezier_p2":
+		return []string{"p2"}
+	case "relu_activation_point":
+		return []string{"activation_point"}
+	case "removal_window":
+		return []string{"window"}
 	case "prompt":
 		return []string{"messages", "input"}
 	case "messages":

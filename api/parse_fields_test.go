@@ -192,6 +192,7 @@ func FuzzParseRequest(f *testing.F) {
 	f.Add(`{"input":["a"],"encoding_format":"base64"}`)
 	f.Add(`{"prompt":"x","logit_bias":[[5,false]],"n":2,"best_of":2,"logprobs":3}`)
 	f.Add(everyField)
+	f.Add(`{"prompt":"x","max_tokens":9,"tempo":{"selection_threshold":0.1,"min_steps":9,"dynamic_threshold":{"curve":"relu"},"retroactive_removal":{"window":1}}}`)
 	f.Fuzz(func(t *testing.T, body string) {
 		for _, url := range []string{ChatCompletions, Completions, Embeddings} {
 			req, err := ParseRequest(url, []byte(body))
@@ -206,6 +207,12 @@ func FuzzParseRequest(f *testing.F) {
 			require.True(t, req.Timeout >= 0 && req.Timeout <= 7*24*time.Hour)
 			require.LessOrEqual(t, len(req.Sampling.LogitBias), 1024)
 			require.False(t, req.Grammar != "" && req.Schema != nil)
+			if p := req.Parallel; p != nil {
+				require.True(t, p.Threshold > 0 && p.Threshold <= 1)
+				require.True(t, p.MaxTokens >= 0 && p.MaxTokens <= 256)
+				require.True(t, p.Dynamic == nil || req.MaxTokens > 0)
+				require.True(t, req.N == 1 && !req.Logprobs && !req.Reproducible && req.Sampling.Temperature > 0)
+			}
 			raw, err := json.Marshal(req)
 			require.NoError(t, err)
 			require.NoError(t, json.Unmarshal(raw, new(Request)))

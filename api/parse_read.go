@@ -37,6 +37,8 @@ func (p *parser) read(name string, raw json.RawMessage) {
 		p.text(name, raw, "the name of a model, as a string", &p.req.Model)
 	case "reproducible":
 		p.boolean(name, raw, &p.req.Reproducible)
+	case tempoField:
+		p.parallel(raw)
 	case "timeout":
 		p.timeout(raw)
 	case "user": // user and metadata do not change the answer

@@ -22,6 +22,9 @@ func (p *parser) combinations() {
 		p.clash("echo", "logprobs", "false: the log probabilities of a prompt are not computed")
 	}
 	p.bounds()
+	if p.req.Parallel != nil {
+		p.besideParallel()
+	}
 }
 
 // bounds checks what binds the answer's form: a grammar, a schema, tools.

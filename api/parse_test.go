@@ -101,7 +101,6 @@ func TestParseRequestFaults(t *testing.T) {
 
 		{name: "stream", body: chat(`"stream":true`), field: "stream", says: []string{"not supported", "true", "allowed: false"}},
 		{name: "reasoning_effort", body: chat(`"reasoning_effort":"low"`), field: "reasoning_effort", says: []string{"not supported"}},
-		{name: "tempo", body: chat(`"tempo":{"selection_threshold":0.1}`), field: "tempo", says: []string{"not supported"}},
 		{name: "suffix", url: Completions, body: `{"prompt":"x","suffix":"y"}`, field: "suffix", says: []string{"not supported"}},
 
 		{name: "no messages", body: `{}`, field: "messages", says: []string{"missing"}},
