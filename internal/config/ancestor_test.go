@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"tempo/api"
 )
 
 // TEMPO's complete example, as it is.
@@ -68,7 +70,8 @@ func TestAncestorExample(t *testing.T) {
 	for _, u := range c.Unused {
 		require.True(t, u == "model=deepcogito/cogito-v1-preview-llama-3B" || !strings.Contains(u, "="), u)
 	}
-	const used, null = 4, 1 // prompt, max_tokens, seed and debug_mode; num_layers_to_use
+	require.Equal(t, &api.Parallel{Threshold: 0.1, Isolate: true, Mix: api.MixWeighted}, c.ForLines())
+	const used, null = 15, 1 // prompt, max_tokens, seed, debug_mode and what is about sets; num_layers_to_use
 	require.Len(t, c.Unused, strings.Count(ancestorExample, "\n")-1-used-null)
 }
 
@@ -85,9 +88,10 @@ func TestAncestorValuesThatDiffer(t *testing.T) {
 	}, c.Memory)
 	require.Equal(t, "debug", c.Log.Level)
 	require.Equal(t, []string{
-		"bezier_points=[0.1 0.8]", "isolate", "num_layers_to_use=4", "output_dir=x", "selection_threshold=0.25",
-		"sigmoid_steepness", "use_mcts=true",
+		"num_layers_to_use=4", "output_dir=x", "sigmoid_steepness", "use_mcts=true",
 	}, c.Unused)
+	require.Equal(t, &api.Parallel{Threshold: 0.25, Mix: api.MixWeighted, MaxTokens: 10, MaxCacheTokens: 4096}, c.ForLines())
+	require.InDelta(t, 0.1, c.Parallel.BezierP1, 0)
 }
 
 func TestModelOfAFile(t *testing.T) {

@@ -10,6 +10,8 @@ type Config struct {
 	NATS   NATS   `mapstructure:",squash"`
 	Log    Log    `mapstructure:",squash"`
 	Submit Submit `mapstructure:",squash"`
+	// Parallel is for the lines that submit sends, as Submit is.
+	Parallel Parallel `mapstructure:",squash"`
 
 	// Unused lists keys of TEMPO's that were given and have no effect, as
 	// "key", or as "key=value" where the value differs from TEMPO's default.

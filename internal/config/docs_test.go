@@ -34,8 +34,8 @@ range are errors that name the key, the value, where it came from and what is
 allowed. All of them are reported at once.
 
 One file serves both commands: a command accepts the keys of the other one. The
-keys of TEMPO's ` + "`config.yaml`" + ` are accepted; those that have no effect here are
-named in a warning.
+keys of TEMPO's ` + "`config.yaml`" + ` are accepted; those that have no effect here (relative
+attention, MCTS, …) are named in a warning.
 
 A setting that can be given several times (` + "`model`" + `) is a flag that is repeated, a
 variable with commas or line breaks between the values (a comma of a value is written
@@ -43,5 +43,34 @@ variable with commas or line breaks between the values (a comma of a value is wr
 
 The flags of ` + "`worker`" + ` are those of memory, engine, connection and log. ` + "`submit run`" + `
 has these and its own, from ` + "`output`" + ` on.
+
+## Several tokens at one position
+
+` + "`selection_threshold`" + ` asks for TEMPO's way to generate, for all lines that do not say
+([Requests](requests.md#several-tokens-at-one-position) has what each setting means in a line):
+
+` + "```sh" + `
+bin/submit run prompts.jsonl --local --max-tokens 60 --selection-threshold 0.1 --use-retroactive-removal
+` + "```" + `
+
+The settings from ` + "`isolate`" + ` on refine it, and so do ` + "`max_parallel_tokens`" + ` and
+` + "`max_cache_tokens`" + `, which with ` + "`--local`" + ` are the worker's limits too. What a flag or a variable gives
+and would have no effect is an error that names the missing flag: ` + "`--isolate`" + ` without
+` + "`--selection-threshold`" + `, ` + "`--final-threshold`" + ` without ` + "`--dynamic-threshold`" + `, ` + "`--attention-threshold`" + `
+without ` + "`--use-retroactive-removal`" + `, ` + "`--bezier-p1`" + ` beside ` + "`--use-relu`" + `, and, without
+` + "`--local`" + `, ` + "`--max-parallel-tokens`" + ` without ` + "`--selection-threshold`" + `. A file can have all
+of them, as TEMPO's has. ` + "`reproducible`" + ` and ` + "`temperature`" + ` 0 stand for one token at each
+position: beside ` + "`selection_threshold`" + ` they are errors, wherever they come from.
+` + "`--default-mode`" + ` switches all of it off.
+
+Two keys of TEMPO's say in another way what others say, in a file or as a variable; the others
+win over them:
+
+- ` + "`bezier_points`" + `, a list (a variable: ` + "`0.2,0.8`" + `), is ` + "`bezier_p1`" + ` and ` + "`bezier_p2`" + `.
+- ` + "`allow_intraset_token_visibility: false`" + ` is ` + "`isolate: true`" + `, and ` + "`true`" + ` is ` + "`false`" + `. Without
+  either key the tokens of a set see each other, as in TEMPO since it has ` + "`isolate`" + `; before, its
+  default was that they do not.
+
+## All settings
 
 `

@@ -30,6 +30,26 @@ func (e *ValueError) Hint() string {
 	return fmt.Sprintf("in %s give %s", e.Source, e.Allowed)
 }
 
+// ClashError is a setting that another one rules out, or that has no effect without
+// another one.
+type ClashError struct {
+	Key    string
+	Source string // such as "flag --isolate"; "" if it is not known
+	Fault  string // "beside …" or "without …", with the other setting
+	Advice string
+}
+
+func (e *ClashError) Error() string {
+	from := ""
+	if e.Source != "" {
+		from = " (from " + e.Source + ")"
+	}
+	return fmt.Sprintf("%s: given%s %s", e.Key, from, e.Fault)
+}
+
+// Hint says what to change.
+func (e *ClashError) Hint() string { return e.Advice }
+
 // UnknownKeyError is a key of the file or a TEMPO_* variable that does not
 // exist.
 type UnknownKeyError struct {

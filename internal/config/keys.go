@@ -2,9 +2,12 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"tempo/api"
 )
 
 // envPrefix stands before the environment variables of all keys.
@@ -47,8 +50,8 @@ func (k key) envName() string { return envPrefix + strings.ToUpper(k.name) }
 func keys() []key {
 	return []key{
 		{name: "max_memory_gb", def: 36.0, commands: worker, usage: "memory limit in `GB` (2^30 bytes): of the engine processes on a GPU, or of all processes of the command on a CPU"},
-		{name: "max_parallel_tokens", def: 0, commands: worker, usage: "most tokens decoded in one step; 0 = as many as the limit allows"},
-		{name: "max_cache_tokens", def: 0, commands: worker, usage: "most tokens in the KV cache; 0 = as many as the limit allows"},
+		{name: "max_parallel_tokens", def: 0, commands: both, usage: "most tokens that a worker decodes in one step, and with selection_threshold most tokens of a set; 0 = as many as the limit allows"},
+		{name: "max_cache_tokens", def: 0, commands: both, usage: "most tokens in a worker's KV cache, and with selection_threshold most of each line; 0 = as many as the limit allows"},
 		{name: "memory_warn", def: 0.85, commands: worker, usage: "share of the limit from which on the worker warns, over 0, up to memory_act"},
 		{name: "memory_act", def: 0.95, commands: worker, usage: "share of the limit that is planned for, up to 1; beyond it the worker acts: sets of parallel jobs get narrower, no more jobs are admitted, and the KV cache gives way"},
 		{name: "cache_type_k", def: "f16", commands: worker, usage: "type of the K cache: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl"},
@@ -94,8 +97,33 @@ func keys() []key {
 		{name: "local", def: false, commands: submit, usage: "run the queue, a worker and its engine in this command"},
 		{name: "store_dir", def: "", commands: submit, usage: "`directory` of the queue with --local; empty = tempo/jetstream in $XDG_STATE_HOME or ~/.local/state"},
 		{name: "listen", def: "", commands: submit, usage: "`HOST:PORT` on which others reach the queue of --local; empty = none"},
+
+		{name: "selection_threshold", def: 0.0, optional: true, commands: submit, usage: "for lines that do not say: several tokens at one position, all with at least this `probability`, over 0, up to 1; without it one token at each"},
+		{name: "isolate", def: false, commands: submit, usage: "tokens at one position do not see each other"},
+		{name: "mix", def: api.MixWeighted, commands: submit, usage: "what follows a set of tokens: weighted (by their probabilities), or top (what follows the most probable)"},
+		{name: "min_steps", def: 0, commands: submit, usage: "positions before which an answer does not end by itself"},
+		{name: "dynamic_threshold", def: false, commands: submit, usage: "the selection threshold goes to final_threshold at the last position that max_tokens allows"},
+		{name: "final_threshold", def: api.DefaultFinalThreshold, commands: submit, usage: "threshold at the last position, over 0, up to 1"},
+		{name: "bezier_p1", def: api.DefaultP1, commands: submit, usage: "first control point of the threshold's Bézier curve, 0 to 1"},
+		{name: "bezier_p2", def: api.DefaultP2, commands: submit, usage: "second control point of that curve, 0 to 1"},
+		{name: "use_relu", def: false, commands: submit, usage: "the threshold stays up to relu_activation_point and then changes evenly, instead of along the Bézier curve"},
+		{name: "relu_activation_point", def: api.DefaultActivationPoint, commands: submit, usage: "part of the way at which it begins to change, 0 to 1"},
+		{name: "use_retroactive_removal", def: false, commands: submit, usage: "take back tokens that later positions do not attend to"},
+		{name: "attention_threshold", def: api.DefaultAttentionThreshold, commands: submit, usage: "share of the attention to its set below which a token is taken back, 0 to 1"},
+		{name: "removal_window", def: api.DefaultWindow, commands: submit, usage: "positions after a set whose attention counts, 1 to 1024"},
+		{name: "return_parallel_sets", def: false, commands: submit, usage: "results list all sets of tokens, with the threshold at each position"},
+		{name: "default_mode", def: false, commands: submit, usage: "one token at each position: selection_threshold and what refines it are not used"},
 	}
 }
+
+// keyOf is the key called name, which there must be.
+func keyOf(name string) key {
+	all := keys()
+	return all[slices.IndexFunc(all, func(k key) bool { return k.name == name })]
+}
+
+// flagOf is the flag of the key called name, as it is written.
+func flagOf(name string) string { return "--" + keyOf(name).flagName() }
 
 // WorkerFlags adds the flags of a worker to fs. Flags that fs has already are
 // left as they are, so that a command can have those of submit too.

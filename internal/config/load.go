@@ -42,6 +42,11 @@ func Load(fs *pflag.FlagSet, environ []string) (*Config, error) {
 	c.Unused = l.unused
 	c.complete(l.env)
 	l.faults = append(l.faults, c.Validate())
+	if fs.Lookup(keyOf("selection_threshold").flagName()) != nil { // it is submit
+		v := validator{sources: c.sources}
+		c.validateLimits(&v)
+		l.faults = append(l.faults, v.faults...)
+	}
 	if err := errors.Join(l.faults...); err != nil {
 		return nil, err
 	}
@@ -50,7 +55,8 @@ func Load(fs *pflag.FlagSet, environ []string) (*Config, error) {
 
 // source is where a setting came from.
 type source struct {
-	text   bool   // a flag or a variable, whose values are texts
+	text   bool // a flag or a variable, whose values are texts
+	isFlag bool
 	name   string // for messages
 	isFile bool
 }
@@ -133,9 +139,11 @@ func (l *loader) take(name, as string, value any, from source) {
 	def, old := ancestor[name]
 	known := slices.ContainsFunc(l.keys, func(k key) bool { return k.name == name })
 	switch {
-	case !known && !old:
+	case !known && !old && !slices.Contains(ancestorNames(), name):
 		l.unknown(name, as, from)
 	case value == nil:
+	case !known && !old:
+		l.translate(name, value, from)
 	case old:
 		l.unused = append(l.unused, unused(name, value, def))
 	case name == "model" && from.isFile && isRepository(value):
@@ -146,7 +154,7 @@ func (l *loader) take(name, as string, value any, from source) {
 }
 
 func (l *loader) unknown(name, as string, from source) {
-	known := slices.Collect(maps.Keys(ancestorDefaults()))
+	known := slices.AppendSeq(ancestorNames(), maps.Keys(ancestorDefaults()))
 	for _, k := range l.keys {
 		known = append(known, k.name)
 	}
@@ -166,7 +174,7 @@ func (l *loader) flags(fs *pflag.FlagSet) {
 			if list, ok := flag.Value.(pflag.SliceValue); ok { // viper would read it as CSV
 				l.viper.Set(k.name, list.GetSlice())
 			}
-			l.sources[k.name] = source{name: "flag --" + k.flagName(), text: true}
+			l.sources[k.name] = source{name: "flag --" + k.flagName(), text: true, isFlag: true}
 		}
 	}
 }

@@ -44,6 +44,10 @@ func TestLoadDefaults(t *testing.T) {
 		NATS:   NATS{Server: "nats://127.0.0.1:4222"},
 		Log:    Log{Level: "info", Format: "auto"},
 		Submit: Submit{Output: "-", Priority: "normal", StoreDir: "/home/me/.local/state/tempo/jetstream"},
+		Parallel: Parallel{
+			Mix: "weighted", FinalThreshold: 1, BezierP1: 0.2, BezierP2: 0.8, ReLUActivationPoint: 0.5,
+			AttentionThreshold: 0.01, RemovalWindow: 8,
+		},
 
 		sources: map[string]source{},
 	}, c)
@@ -96,8 +100,12 @@ func TestLoadEverySettingEveryWay(t *testing.T) {
 		"log_format": "json", "debug_mode": "true", "output": "out.jsonl", "errors": "err.jsonl", "prompt": "Hi", "max_tokens": "9",
 		"reproducible": "true", "seed": "7", "temperature": "0.5", "priority": "low", "new": "true", "quiet": "true", "local": "true",
 		"store_dir": "/store", "listen": "127.0.0.1:4333",
+		"selection_threshold": "0.25", "isolate": "true", "mix": "top", "min_steps": "3", "dynamic_threshold": "true",
+		"final_threshold": "0.9", "bezier_p1": "0.1", "bezier_p2": "0.7", "use_relu": "true", "relu_activation_point": "0.6",
+		"use_retroactive_removal": "true", "attention_threshold": "0.02", "removal_window": "5", "return_parallel_sets": "true",
+		"default_mode": "true", // else some rule each other out
 	}
-	seed, temperature := uint32(7), 0.5
+	seed, temperature, threshold := uint32(7), 0.5, 0.25
 	want := Config{
 		Memory: Memory{
 			MaxGB: 4.5, MaxParallelTokens: 8, MaxCacheTokens: 1000, Warn: 0.5, Act: 0.6,
@@ -113,6 +121,11 @@ func TestLoadEverySettingEveryWay(t *testing.T) {
 		Submit: Submit{
 			Output: "out.jsonl", Errors: "err.jsonl", Prompt: "Hi", MaxTokens: 9, Reproducible: true, Seed: &seed, Temperature: &temperature,
 			Priority: "low", New: true, Quiet: true, Local: true, StoreDir: "/store", Listen: "127.0.0.1:4333",
+		},
+		Parallel: Parallel{
+			SelectionThreshold: &threshold, Isolate: true, Mix: "top", MinSteps: 3, DynamicThreshold: true, FinalThreshold: 0.9,
+			BezierP1: 0.1, BezierP2: 0.7, UseReLU: true, ReLUActivationPoint: 0.6, UseRemoval: true, AttentionThreshold: 0.02,
+			RemovalWindow: 5, ReturnSets: true, DefaultMode: true,
 		},
 	}
 	var args, environ []string

@@ -12,13 +12,14 @@ import (
 	"strings"
 )
 
-// Validate checks the ranges of all settings. The error joins a *ValueError for
-// every fault. Load has called it.
+// Validate checks the ranges of all settings, and that none rules out another. The
+// error joins a *ValueError or a *ClashError for every fault. Load has called it.
 func (c *Config) Validate() error {
 	v := validator{sources: c.sources}
 	c.validateWorker(&v)
 	c.validateConnection(&v)
 	c.validateSubmit(&v)
+	c.validateParallel(&v)
 	return errors.Join(v.faults...)
 }
 
@@ -88,8 +89,15 @@ func (v *validator) check(name string, value any, ok bool, allowed string) {
 	if ok {
 		return
 	}
-	i := slices.IndexFunc(keys(), func(k key) bool { return k.name == name })
-	v.faults = append(v.faults, fault(keys()[i], value, allowed, v.sources[name]))
+	v.faults = append(v.faults, fault(keyOf(name), value, allowed, v.sources[name]))
+}
+
+// from says where a setting came from, in brackets; "" if it is the default.
+func (v *validator) from(name string) string {
+	if from := v.sources[name].name; from != "" {
+		return " (from " + from + ")"
+	}
+	return ""
 }
 
 func (v *validator) oneOf(name, value string, allowed ...string) {
