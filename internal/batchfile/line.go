@@ -60,6 +60,7 @@ type parsed struct {
 	line   Line
 	prefix string       // of the body's fields in messages: "body." in OpenAI's form
 	body   []api.Member // nil = there is none to check
+	own    []api.Member // the body without tempo's members of Options; nil = there are none
 	faults []*api.FieldError
 	bounds *bounds
 }
@@ -142,6 +143,7 @@ func (l *parsed) check(opts Options) {
 	l.line.Body = join(l.body)
 	req, err := api.ParseRequest(l.line.URL, l.line.Body)
 	if err != nil {
+		l.nameFlags(api.FieldErrors(err))
 		l.addFaults(err)
 		return
 	}
@@ -158,10 +160,7 @@ func (l *parsed) check(opts Options) {
 // complete adds to the body what it leaves open and the options give. What is about
 // generated tokens is not for embeddings.
 func (l *parsed) complete(opts Options) {
-	set := func(name string, value any) {
-		l.body = slices.DeleteFunc(l.body, func(m api.Member) bool { return m.Name == name }) // null
-		l.body = append(l.body, api.Member{Name: name, Value: encode(value)})
-	}
+	set := func(name string, value any) { l.body = replace(l.body, api.Member{Name: name, Value: encode(value)}) }
 	if opts.DefaultModel != "" && !given(l.body, "model") {
 		set("model", opts.DefaultModel)
 	}
@@ -180,6 +179,14 @@ func (l *parsed) complete(opts Options) {
 	if opts.Temperature != nil && !given(l.body, "temperature") {
 		set("temperature", *opts.Temperature)
 	}
+	if opts.Parallel != nil {
+		l.addParallel(opts.Parallel)
+	}
+}
+
+// replace puts m in the place of a member that was not there, or null.
+func replace(members []api.Member, m api.Member) []api.Member {
+	return append(slices.DeleteFunc(members, func(old api.Member) bool { return old.Name == m.Name }), m)
 }
 
 // text returns the value of a field that must be a string and not empty; "" if

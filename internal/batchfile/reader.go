@@ -10,6 +10,8 @@ import (
 	"io"
 	"regexp"
 	"unicode/utf8"
+
+	"tempo/api"
 )
 
 // maxLine is the longest line in bytes that is read, without its line break.
@@ -22,6 +24,9 @@ type Options struct {
 	Seed         *uint32  // nil = each job has its own
 	Temperature  *float64 // nil = OpenAI's default, 1
 	Reproducible bool     // false = lines that do not ask for it are not
+	// Parallel has several tokens at one position; nil = one. A line's own members of
+	// tempo win over it one by one, and tempo: {} keeps a line out of it.
+	Parallel *api.Parallel
 }
 
 // Line is a request of a batch file that has been checked.

@@ -60,7 +60,10 @@ func TestReadEmbeddings(t *testing.T) {
 	t.Parallel()
 	seed, temperature := uint32(42), 0.0
 	lines, faults := read(t, `{"custom_id":"a","url":"/v1/embeddings","body":{"input":["The cat","The dog"]}}`,
-		Options{DefaultModel: "m", MaxTokens: 50, Seed: &seed, Temperature: &temperature, Reproducible: true})
+		Options{
+			DefaultModel: "m", MaxTokens: 50, Seed: &seed, Temperature: &temperature, Reproducible: true,
+			Parallel: &api.Parallel{Threshold: 0.1, Mix: api.MixWeighted},
+		})
 	require.Empty(t, faults)
 	require.Equal(t, []Line{{
 		Number: 1, CustomID: "a", Model: "m", URL: api.Embeddings,

@@ -104,5 +104,5 @@ func TestManual(t *testing.T) {
 	examples, _, _ = strings.Cut(examples, "```")
 	got, faults := read(t, examples, Options{DefaultModel: "m"})
 	require.Empty(t, faults)
-	require.Len(t, got, 8)
+	require.Len(t, got, 9)
 }

@@ -67,6 +67,7 @@ func TestUsage(t *testing.T) {
 		"two files":          {Submit(), []string{"run", "a", "b"}},
 		"nothing to send":    {Submit(), []string{"run"}},
 		"out of range":       {Submit(), []string{"run", "a", "--priority", "urgent"}},
+		"without effect":     {Submit(), []string{"run", "a", "--isolate"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

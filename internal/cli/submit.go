@@ -42,7 +42,8 @@ Exit codes: 0 all done, 3 some jobs failed (their errors are written), 1 failed,
 2 wrong usage.`,
 		Example: `  submit run prompts.jsonl -o results.jsonl --errors errors.jsonl
   submit run prompts.jsonl --local --max-memory-gb 8
-  submit run --prompt "Name a colour." --max-tokens 40 --local`,
+  submit run --prompt "Name a colour." --max-tokens 40 --local
+  submit run prompts.jsonl --local --max-tokens 60 --selection-threshold 0.1`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return &UsageError{Command: cmd.CommandPath(), Err: fmt.Errorf("run takes one file, got %d: %q", len(args), args)}
@@ -95,7 +96,10 @@ func runSubmit(cmd *cobra.Command, args []string) error {
 func submitOptions(c *config.Config, args []string, screen *Screen) (submit.Options, error) {
 	opts := submit.Options{
 		Prompt: c.Submit.Prompt, Stdin: os.Stdin, Stdout: os.Stdout, Output: c.Submit.Output, Errors: c.Submit.Errors,
-		Lines:    batchfile.Options{MaxTokens: c.Submit.MaxTokens, Seed: c.Submit.Seed, Temperature: c.Submit.Temperature, Reproducible: c.Submit.Reproducible},
+		Lines: batchfile.Options{
+			MaxTokens: c.Submit.MaxTokens, Seed: c.Submit.Seed, Temperature: c.Submit.Temperature, Reproducible: c.Submit.Reproducible,
+			Parallel: c.ForLines(),
+		},
 		Priority: api.Priority(c.Submit.Priority), New: c.Submit.New, Quiet: c.Submit.Quiet,
 	}
 	opts.Lines.DefaultModel = defaultModel(c)

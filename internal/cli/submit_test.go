@@ -128,6 +128,27 @@ func TestModelOfALocalRun(t *testing.T) {
 	}
 }
 
+// What the settings say of tokens at one position goes to the lines that do not.
+func TestSetsOfLines(t *testing.T) {
+	t.Parallel()
+	threshold := 0.1
+	for name, test := range map[string]struct {
+		c    config.Config
+		want *api.Parallel
+	}{
+		"nothing": {config.Config{}, nil},
+		"sets": {
+			config.Config{Parallel: config.Parallel{SelectionThreshold: &threshold, Isolate: true}, Memory: config.Memory{MaxParallelTokens: 4}},
+			&api.Parallel{Threshold: threshold, Isolate: true, MaxTokens: 4},
+		},
+		"default mode": {config.Config{Parallel: config.Parallel{SelectionThreshold: &threshold, DefaultMode: true}}, nil},
+	} {
+		opts, err := submitOptions(&test.c, []string{"prompts.jsonl"}, &Screen{})
+		require.NoError(t, err, name)
+		require.Equal(t, test.want, opts.Lines.Parallel, name)
+	}
+}
+
 func TestForeignModelsAreNamed(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)

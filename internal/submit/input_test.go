@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"tempo/api"
 	"tempo/internal/batchfile"
 )
 
@@ -72,6 +73,8 @@ func TestID(t *testing.T) {
 		"more lines":     {File: write(t, prompts(4)...)},
 		"other numbers":  {File: write(t, append([]string{"not JSON"}, prompts(3)...)...)},
 		"other settings": {File: file, Lines: batchfile.Options{MaxTokens: 5}},
+		"sets":           {File: file, Lines: batchfile.Options{Parallel: &api.Parallel{Threshold: 0.1, Mix: api.MixWeighted}}},
+		"other sets":     {File: file, Lines: batchfile.Options{Parallel: &api.Parallel{Threshold: 0.2, Mix: api.MixWeighted}}},
 		"new":            {File: file, New: true},
 		"a route":        {File: file, Route: model},
 		"another route":  {File: file, Route: "another"},
