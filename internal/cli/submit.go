@@ -112,6 +112,9 @@ func submitOptions(c *config.Config, args []string, screen *Screen) (submit.Opti
 	if opts.File == "" && opts.Prompt == "" {
 		return opts, &UsageError{Command: "submit run", Err: errors.New(`nothing to send: name a batch file, "-" for standard input, or give --prompt TEXT`)}
 	}
+	if opts.File == "" {
+		opts.Render = renderParallel(colours(os.Stdout))
+	}
 	if screen.Terminal() {
 		opts.Status = screen.Status
 	}

@@ -15,6 +15,8 @@ import (
 type output struct {
 	writer *batchfile.Writer
 	files  []*os.File
+	// render writes an answer for people instead; false = it has not. nil = none.
+	render func(*api.Result) (bool, error)
 }
 
 // openOutput opens the files. What they held is replaced with the first line
@@ -39,6 +41,9 @@ func openOutput(o Options) (*output, error) {
 		}
 	}
 	out.writer = batchfile.NewWriter(results, failures)
+	if o.Render != nil && o.Output == "-" {
+		out.render = func(r *api.Result) (bool, error) { return o.Render(o.Stdout, r) }
+	}
 	return out, nil
 }
 
@@ -94,6 +99,14 @@ func isDevice(f *os.File) bool {
 }
 
 func (o *output) write(r api.Result) error {
+	if o.render != nil && r.OK() {
+		if err := o.writer.Flush(); err != nil { // what came before stands before it
+			return err
+		}
+		if done, err := o.render(&r); done || err != nil {
+			return err
+		}
+	}
 	return o.writer.Write(&r)
 }
 

@@ -26,6 +26,9 @@ type Options struct {
 	Stdout io.Writer // for Output "-"
 	Output string    // file of the results; "-" = Stdout
 	Errors string    // file of the failures; "" = with the results
+	// Render writes an answer for people, to Stdout where Output is "-". It returns false
+	// if the answer is to be written as JSON. nil = all are.
+	Render func(w io.Writer, r *api.Result) (bool, error)
 	Lines  batchfile.Options
 	// Priority of the batch; "" = normal.
 	Priority api.Priority

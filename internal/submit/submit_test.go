@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +71,40 @@ func TestRunToStandardOutput(t *testing.T) {
 	s := send(t, c, Options{Prompt: "hello", Output: "-", Stdout: &out, Lines: batchfile.Options{DefaultModel: model}})
 	require.Equal(t, 1, s.Succeeded)
 	require.Contains(t, out.String(), `"custom_id":"prompt"`)
+}
+
+// Answers are rendered on standard output only, and the others written as ever.
+func TestRunRendered(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	answerer(t, c, "w", always())
+	o := options(write(t, `{"custom_id":"a","prompt":"hello"}`, `{"custom_id":"b","prompt":"hello"}`, `{"custom_id":"c","prompt":"fail"}`))
+	file := o.Output
+	var out bytes.Buffer
+	o.Output, o.Stdout = "-", &out
+	o.Render = func(w io.Writer, r *api.Result) (bool, error) {
+		if r.CustomID == "a" {
+			fmt.Fprintln(w, "rendered")
+		}
+		return r.CustomID == "a", nil
+	}
+	require.Equal(t, 2, send(t, c, o).Succeeded)
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	require.Len(t, lines, 3)
+	require.Contains(t, lines, "rendered")
+	require.Contains(t, out.String(), `"custom_id":"b"`)
+	require.Contains(t, out.String(), `"custom_id":"c"`)
+	require.NotContains(t, out.String(), `"custom_id":"a"`)
+
+	o.Output = file
+	out.Reset()
+	require.Equal(t, 3, send(t, c, o).Resumed)
+	require.Empty(t, out.String())
+	require.ElementsMatch(t, []string{"a", "b", "c"}, ids(t, file))
+
+	o.Output, o.Render = "-", func(io.Writer, *api.Result) (bool, error) { return false, errors.New("no room") }
+	_, err := read(t, o).Run(t.Context(), c)
+	require.ErrorContains(t, err, "no room")
 }
 
 func TestOnlyBadLines(t *testing.T) {

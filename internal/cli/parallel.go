@@ -1,0 +1,27 @@
+package cli
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/term"
+
+	"tempo/api"
+	"tempo/internal/report"
+)
+
+// renderParallel writes answers with several tokens at a position as text, for
+// submit.Options.Render; all others are left to JSON.
+func renderParallel(color bool) func(io.Writer, *api.Result) (bool, error) {
+	return func(w io.Writer, r *api.Result) (bool, error) {
+		if r.Tempo == nil || r.Tempo.Parallel == nil {
+			return false, nil
+		}
+		return true, report.Parallel(w, r.Tempo.Parallel, color)
+	}
+}
+
+// colours reports whether a person looks at f who wants colours (no-color.org).
+func colours(f *os.File) bool {
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
+}
