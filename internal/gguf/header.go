@@ -30,7 +30,9 @@ type Header struct {
 	// serves as both.
 	TiedOutput bool
 	Tensors    []Tensor // in the file's order
-	FileBytes  int64    // length of the file
+	// DataStart is where in the file the tensor data begins, in bytes.
+	DataStart int64
+	FileBytes int64 // length of the file
 
 	meta map[string]any
 }
@@ -40,7 +42,7 @@ type Tensor struct {
 	Name   string
 	Type   TensorType
 	Dims   []int64 // 1 to 4, the fastest-running first
-	Offset int64   // bytes from the start of the tensor data
+	Offset int64   // bytes from Header.DataStart
 	Bytes  int64
 }
 
@@ -190,7 +192,6 @@ func (h *Header) fillVocabulary() error {
 	return missing("tokenizer.ggml.tokens")
 }
 
-// key returns the full name of a key of the model's architecture.
 // EncoderOnly says that the model reads texts as a whole and writes none (BERT).
 // Source: GGUF attention.causal.
 func (h *Header) EncoderOnly() bool {
@@ -198,6 +199,20 @@ func (h *Header) EncoderOnly() bool {
 	return ok && !causal
 }
 
+// Number returns the number, whole or not, under a key of the model's architecture:
+// "rope.freq_base". ok is false if the file has no number there.
+func (h *Header) Number(k string) (v float64, ok bool) {
+	switch n := h.meta[h.key(k)].(type) {
+	case int64:
+		return float64(n), true
+	case float64:
+		return n, true
+	default:
+		return 0, false
+	}
+}
+
+// key returns the full name of a key of the model's architecture.
 func (h *Header) key(k string) string { return h.Architecture + "." + k }
 
 // uint returns the number under a full name.

@@ -242,6 +242,7 @@ func (p *parser) tensors(h *Header, n uint64) error {
 			Fix:  fixTruncated,
 		}
 	}
+	h.DataStart = start
 	return nil
 }
 

@@ -70,6 +70,17 @@ func TestWriteThenRead(t *testing.T) {
 			info, err := os.Stat(path)
 			require.NoError(t, err)
 			require.Equal(t, info.Size(), h.FileBytes)
+
+			last := h.Tensors[len(h.Tensors)-1]
+			require.Equal(t, info.Size(), align(h.DataStart+last.Offset+last.Bytes, defaultAlignment))
+			base, ok := h.Number("rope.freq_base")
+			require.True(t, ok)
+			require.InDelta(t, 10000, base, 0)
+			layers, ok := h.Number("block_count")
+			require.True(t, ok)
+			require.InDelta(t, s.Layers, layers, 0)
+			_, ok = h.Number("rope.scaling.factor")
+			require.False(t, ok)
 		})
 	}
 }
