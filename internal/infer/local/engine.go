@@ -37,8 +37,9 @@ type Engine struct {
 	size     schedule.Size                 // of the load
 	// compute is what the compute buffers may take with so many cells; nil before the load.
 	compute func(cells int) budget.Bytes
-	width   int  // see Narrow
-	plain   bool // the weights stay as they are in the file
+	attends func(cells int) int // see schedule.Options
+	width   int                 // see Narrow
+	plain   bool                // the weights stay as they are in the file
 
 	mu       sync.Mutex     // guards what follows; never held for long
 	model    *loaded        // nil while none is

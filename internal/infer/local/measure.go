@@ -43,7 +43,7 @@ func (e *Engine) options(shape infer.Shape) schedule.Options {
 	return schedule.Options{
 		Cells: shape.Cells, Sequences: shape.Sequences, Batch: e.spec.Batch, Threads: e.spec.Threads,
 		TypeK: e.spec.CacheTypeK, TypeV: e.spec.CacheTypeV, Layout: e.spec.Layout,
-		Longest: e.facts.Context, Inexact: e.inexact(), Compute: e.compute,
+		Longest: e.facts.Context, Inexact: e.inexact(), Compute: e.compute, Attends: e.attends,
 	}
 }
 
@@ -59,7 +59,7 @@ func (e *Engine) inexact() error {
 // computeLine finds out how much compute buffers take with more or fewer cells than in
 // this shape, while the model of the dry runs is there.
 func (e *Engine) computeLine(shape infer.Shape) error {
-	e.compute = nil
+	e.compute, e.attends = nil, nil
 	half := shape
 	half.Cells = max(shape.Cells/2/256*256, 256)
 	whole, err := e.measure(shape)
@@ -78,7 +78,23 @@ func (e *Engine) computeLine(shape infer.Shape) error {
 		}
 		return most
 	}
+	if e.size.NoRemoval == nil {
+		e.attends = func(cells int) int { return attended(less.Attends, whole.Attends, cells, e.compute(cells)) }
+		if e.attends(shape.Cells) == 0 {
+			e.size.NoRemoval = errors.New("there is no memory to read attention beside what the other jobs take")
+		}
+	}
 	return nil
+}
+
+// attended is how many of so many cells, in steps of 256, the pool may have whose compute buffers
+// are on the line through two measurements, where those are to stay within booked.
+func attended(less, whole schedule.Part, cells int, booked budget.Bytes) int {
+	const step = 256
+	for cells = cells / step * step; cells > 0 && along(less, whole, cells) > booked; {
+		cells -= step
+	}
+	return cells
 }
 
 // along is what the compute buffers of one layout take with so many cells, on the line

@@ -18,6 +18,9 @@ type Size struct {
 	// Parts are the compute buffers of each layout that there may be, in an order that
 	// depends on the options' Layout and Inexact only.
 	Parts []Part
+	// Attends is that of the pool in which attention is read, which is as large as the compute
+	// buffers of the others allow; zero = there is none.
+	Attends Part
 	// NoExact and NoVectors say why the model can have no context for reproducible jobs
 	// or for embeddings; nil = it can.
 	NoExact, NoVectors error
@@ -48,7 +51,9 @@ func Measure(model *llama.Model, opts Options) (Size, error) {
 		}
 	}
 	if size.NoRemoval == nil {
-		size.NoRemoval = size.add(model, opts, []layout{{cells: opts.Cells, attends: true}}, 0)
+		var attending Size
+		size.NoRemoval = attending.add(model, opts, []layout{{cells: opts.Cells, attends: true}}, 0)
+		size.Attends = attending.Parts[0]
 	}
 	vectors := opts.divider().choose([]need{{vectors: true}})
 	size.NoVectors = size.add(model, opts, vectors, 0)

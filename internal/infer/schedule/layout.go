@@ -47,6 +47,7 @@ func streamed(cells, n, longest int) (l layout, ok bool) {
 type divider struct {
 	kind      string // Auto, Streams or Unified
 	cells     int
+	attended  int   // most of them where attention is read
 	n         int   // most jobs at once
 	singly    bool  // reproducible jobs must run one at a time
 	undivided bool  // there cannot be two contexts
@@ -86,8 +87,10 @@ func (d divider) choose(needs []need) []layout {
 	case exact && ok:
 		whole.exact, whole.single = true, d.singly
 		return []layout{whole}
+	case attends:
+		return []layout{{cells: d.attended, pooled: true, attends: true}}
 	case pooled:
-		return []layout{{cells: cells, pooled: true, attends: attends}}
+		return []layout{{cells: cells, pooled: true}}
 	case d.kind == Unified:
 		return unified
 	case ok && (d.kind == Streams || whole.streams >= wanted):

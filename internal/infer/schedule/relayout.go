@@ -188,7 +188,11 @@ func (s *Scheduler) divider() divider {
 
 // divider divides the cells for jobs of which nothing is known.
 func (o Options) divider() divider {
-	return divider{kind: o.Layout, cells: o.Cells, n: o.Sequences}
+	d := divider{kind: o.Layout, cells: o.Cells, attended: o.Cells, n: o.Sequences}
+	if o.Attends != nil {
+		d.attended = o.Attends(o.Cells)
+	}
+	return d
 }
 
 // needs are those of all jobs that are there.

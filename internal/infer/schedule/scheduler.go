@@ -27,6 +27,8 @@ type Options struct {
 	Layout       string // Auto, Streams or Unified; "" = Auto
 	Longest      int    // tokens of the longest job; for Measure
 	Inexact      error  // why there are no reproducible jobs, nil = there are
+	// Attends tells how many of so many cells there may be where attention is read; nil = all.
+	Attends func(cells int) int
 	// Compute tells the most that compute buffers may take with so many cells; nil =
 	// what streams and one pool turn out to take.
 	Compute func(cells int) budget.Bytes
