@@ -14,15 +14,11 @@ type MixOptions struct {
 	Temperature float64
 	// Bias is as in Options.
 	Bias map[int32]float64
-	// Ends are tokens that end an answer: where one of them is the most probable, it is the
-	// set; else they are in none, and are not counted.
-	Ends []int32
 }
 
 // Mixture chooses the sets of one job. It must be used from one goroutine at a time.
 type Mixture struct {
 	vocab   int
-	ends    []int32
 	scale   float64 // of the temperature, for powers of two
 	inverse float64 // 1 / temperature
 	level   level
@@ -62,7 +58,7 @@ func NewMixture(o MixOptions, vocab int) *Mixture {
 	scale := exponents(o.Temperature)
 	c := newChanges(o.Bias, vocab)
 	return &Mixture{
-		vocab: vocab, ends: slices.Clone(o.Ends), scale: scale, inverse: scale * math.Ln2, level: bestLevel(),
+		vocab: vocab, scale: scale, inverse: scale * math.Ln2, level: bestLevel(),
 		bias: len(c), changes: c,
 	}
 }
@@ -71,7 +67,8 @@ func NewMixture(o MixOptions, vocab int) *Mixture {
 // over 0; their sum does not matter), and chooses the tokens that are at least as probable as
 // the threshold (over 0, up to 1), or if none is, the most probable one. It returns the
 // `most` (1 or more) most probable of them, the most probable first, of equal ones that with
-// the lower id; and how many they are in all, 1 or more. The set is valid until the next call.
+// the lower id; and how many they are in all, 1 or more. The set is the caller's until the
+// next call.
 //
 // A row has a logit for each token of the vocabulary (-Inf: it cannot come). While Next runs
 // it changes rows, so that no two may share memory; when it returns, also with an error, they
@@ -215,13 +212,11 @@ func (m *Mixture) probability(parts []part, t int32) float64 {
 	return min(sum, 1) // the shares are rounded
 }
 
-// choose makes the set of what was found and of the most probable token.
+// choose makes the set of what was found, or if that is nothing, of the most probable token.
 func (m *Mixture) choose(best Candidate, most int) (set []Candidate, all int) {
-	if len(m.found) == 0 || slices.Contains(m.ends, best.Token) {
-		m.found = append(m.found[:0], best)
-		return m.found, 1
+	if len(m.found) == 0 {
+		m.found = append(m.found, best)
 	}
-	m.found = slices.DeleteFunc(m.found, func(c Candidate) bool { return slices.Contains(m.ends, c.Token) })
 	all = len(m.found)
 	if all > most {
 		m.values = m.values[:0]

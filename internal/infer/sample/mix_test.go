@@ -173,9 +173,9 @@ func TestMixtureAgainstDefinition(t *testing.T) {
 	}{
 		{1, 50, 50},
 		{2, 50, 200},
-		{100, 50, 300},
+		{100, 50, 150},
 		{256, 20, 100},
-		{4097, 50, 20},
+		{4097, 50, 8},
 		{49_152, 3, 8},
 		{49_152, 50, 1},
 	} {
@@ -236,10 +236,6 @@ func TestMixtureSets(t *testing.T) {
 		{"bias", MixOptions{Bias: map[int32]float64{0: 3}}, [][]float32{row, row}, []float64{1, 2}, 0.5, 9, nil, tokens(0), 1},
 		{"bias bans", MixOptions{Bias: map[int32]float64{1: -100}}, [][]float32{row, row}, []float64{1, 2}, 0.3, 9, nil, tokens(3, 2), 2},
 		{"bans", MixOptions{Bias: map[int32]float64{1: 9}}, [][]float32{row}, []float64{1}, 0.5, 9, tokens(1, 7, 1, -1), tokens(3), 1},
-		{"end first", MixOptions{Ends: tokens(1, 0)}, [][]float32{row}, []float64{1}, 0.1, 9, nil, tokens(1), 1},
-		{"end alone", MixOptions{Ends: tokens(1, 0)}, [][]float32{row}, []float64{1}, 0.9, 9, nil, tokens(1), 1},
-		{"end second", MixOptions{Ends: tokens(3, 0)}, [][]float32{row}, []float64{1}, 0.05, 1, nil, tokens(1), 2},
-		{"end banned", MixOptions{Ends: tokens(1)}, [][]float32{row}, []float64{1}, 0.3, 9, tokens(1), tokens(3, 2), 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -344,7 +340,7 @@ func TestMass(t *testing.T) {
 	// All but one are equal, so that no rounding evens another out, and the scale lies between
 	// two numbers of single precision. Differences from 0 are exact.
 	logits := make([]float32, 1<<16)
-	for i := range 200 {
+	for i := range 100 {
 		from, below, within := 30*r.NormFloat64(), 14*r.Float64(), 4e-7
 		if i%2 == 0 {
 			from, within = 0, 2e-7
@@ -364,7 +360,7 @@ func TestMixtureAllocatesNothing(t *testing.T) {
 	for i := range rows {
 		rows[i], weights[i] = modelLogits(uint64(i), vocab), 1/float64(1+i)
 	}
-	m := NewMixture(MixOptions{Temperature: 1, Bias: map[int32]float64{5: 2}, Ends: []int32{9}}, vocab)
+	m := NewMixture(MixOptions{Temperature: 1, Bias: map[int32]float64{5: 2}}, vocab)
 	ban := []int32{3, 4}
 	for _, threshold := range []float64{1e-4, 0.05, 1} {
 		require.Zero(t, testing.AllocsPerRun(20, func() {
