@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -218,6 +219,31 @@ func TestWidestSet(t *testing.T) {
 	})
 }
 
+// TestARunningJobIsParallel as its request says.
+func TestARunningJobIsParallel(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		engine := &script{}
+		w := alone(t, engine, nil)
+		w.queue = unanswered{}
+		seen := -1
+		engine.act = func(context.Context, infer.Request, string) error {
+			seen = w.widestSet()
+			return nil
+		}
+		for tempo, want := range map[string]int{"": 0, `,"tempo":{"selection_threshold":0.1,"max_parallel_tokens":3}`: 3} {
+			j := newJob(t, w, "j", 100)
+			j.delivery.Job.URL = api.ChatCompletions
+			j.delivery.Job.Body = json.RawMessage(`{"messages":[{"role":"user","content":"hello"}]` + tempo + `}`)
+			r, err := w.run(j)
+			require.NoError(t, err)
+			require.True(t, r.OK(), "%s", r.Response.Body)
+			require.Equal(t, want, seen)
+			finish(w, j)
+		}
+	})
+}
+
 // TestGrowthNarrowsSets before anybody gives way.
 func TestGrowthNarrowsSets(t *testing.T) {
 	t.Parallel()
@@ -253,6 +279,26 @@ func TestGrowthNarrowsSets(t *testing.T) {
 		w.sets.relax(t.Context(), true)
 		require.Zero(t, engine.Width())
 		(&rig{Worker: w}).requireEmpty(t)
+	})
+}
+
+// TestSetsOfATeam: each model's jobs have a bound of their own; the sum tells the tightest.
+func TestSetsOfATeam(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		one, two := &script{}, &script{}
+		team := &Team{common: &common{}, members: []*member{{worker: alone(t, one, nil)}, {worker: alone(t, two, nil)}}}
+		for _, m := range team.members {
+			newParallel(t, m.worker, "j", 100, 0)
+		}
+		require.Zero(t, team.Stats().WidthBound)
+		require.False(t, team.members[0].worker.sets.press(t.Context(), "a test", false))
+		require.Equal(t, 2, team.Stats().WidthBound)
+		require.Nil(t, two.narrowed())
+		require.True(t, team.members[1].worker.sets.press(t.Context(), "a test", true))
+		require.Equal(t, []int{2}, one.narrowed())
+		require.Equal(t, 1, team.Stats().WidthBound)
+		require.EqualValues(t, 2, team.Stats().Narrowed)
 	})
 }
 
