@@ -175,6 +175,38 @@ func TestForwardIsolated(t *testing.T) {
 	}
 }
 
+// The attention is that which llama.cpp's layers and heads pay, in the mean.
+func TestForwardAttention(t *testing.T) {
+	t.Parallel()
+	plain, lib := both(t, write(t, func(s *gguf.Spec) { s.Seed, s.Layers = 500, 3 }))
+	c := newContext(t, lib, llama.ContextOptions{Cells: 256, Sequences: 8, Attention: true})
+	rows, set := laidOut(rand.New(rand.NewPCG(1, 7)), 17)
+	_, attention := plain.Forward(rows, func(i, j int) bool { return j <= i || set[j] == set[i] && set[i] >= 0 })
+	var cells []int // where the rows are
+	for i := 0; i < len(rows); {
+		c.Clear()
+		from := i
+		for ; i < len(rows) && set[i] == set[from]; i++ {
+			_, err := c.Add(rows[i].Token, rows[i].Position, 1, false)
+			require.NoError(t, err)
+		}
+		var pairs []llama.Attended // with all that was there before
+		for row := range i - from {
+			for _, cell := range cells {
+				pairs = append(pairs, llama.Attended{Row: row, Cell: cell})
+			}
+		}
+		c.Attend(pairs)
+		require.NoError(t, c.Decode())
+		for n, p := range pairs {
+			require.InDelta(t, attention[from+p.Row][n%len(cells)], p.Weight, exact, "row %d", from+p.Row)
+		}
+		for row := range i - from {
+			cells = append(cells, c.Cell(row))
+		}
+	}
+}
+
 // What sees nothing else of the others is as if they were not there, whatever their order.
 func TestForwardSees(t *testing.T) {
 	t.Parallel()
@@ -200,19 +232,25 @@ func TestForwardSees(t *testing.T) {
 	require.Positive(t, attention[1][0])
 }
 
-// A model of one layer, one head and two values, by hand: a normed embedding is (√2, 0),
-// turned by as many radians as its position, so that the scores are 2 cos(distance) / √2.
-func TestForwardByHand(t *testing.T) {
-	t.Parallel()
+// byHand is a model of one layer, one head and two values. What a row looks for is
+// multiplied by looks.
+func byHand(looks float64) *Model {
 	same, none := matrix{{1, 0}, {0, 1}}, matrix{{0, 0}, {0, 0}}
-	m := &Model{
+	return &Model{
 		heads: 1, keyLength: 2, valueLength: 2, rotated: 2, base: 10000,
 		embeddings: matrix{{3, 0}, {0, 5}}, norm: []float64{1, 1}, output: same,
 		layers: []layer{{
 			kvHeads: 1, attentionNorm: []float64{1, 1}, feedNorm: []float64{1, 1},
-			query: same, key: same, value: same, mixed: same, gate: none, up: none, down: none,
+			query: matrix{{looks, 0}, {0, looks}}, key: same, value: same, mixed: same, gate: none, up: none, down: none,
 		}},
 	}
+}
+
+// A normed embedding is (√2, 0), turned by as many radians as its position, so that the
+// scores are 2 cos(distance) / √2.
+func TestForwardByHand(t *testing.T) {
+	t.Parallel()
+	m := byHand(1)
 	logits, attention := m.Forward([]Row{{0, 0}, {0, 1}, {0, 2}}, causal)
 	e := func(distance float64) float64 { return math.Exp(math.Sqrt2 * math.Cos(distance)) }
 	sum := e(2) + e(1) + e(0)

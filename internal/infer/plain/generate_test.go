@@ -108,3 +108,41 @@ func TestRun(t *testing.T) {
 		})
 	}
 }
+
+// In a model whose rows look at all that they see alike, the newest set gives to each member
+// one part of as many as each of its rows sees.
+func TestWeight(t *testing.T) {
+	t.Parallel()
+	steps := []Step{set(3), set(2)}
+	for i := range steps {
+		for m := range steps[i].Members {
+			steps[i].Members[m].Token = int32(m % 2)
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		isolate bool
+		removed int
+		sees    float64
+	}{
+		{"visible", false, 0, 2 + 3 + 2},
+		{"isolated", true, 0, 2 + 3 + 1},
+		{"removed just after", false, 1, 2 + 3 + 2},
+	} {
+		steps[0].Members[1].Removed = c.removed
+		p := &scribe{model: byHand(0), prompt: []int32{0, 1}, job: &api.Parallel{Isolate: c.isolate}}
+		rows, err := p.pass(steps)
+		require.NoError(t, err)
+		require.Len(t, rows, 2, c.name)
+		for m := range steps[0].Members {
+			require.InDelta(t, 1/c.sees, p.weight(0, m), 1e-12, c.name)
+		}
+	}
+	steps = append(steps, set(1)) // which sees all but the one removed
+	p := &scribe{model: byHand(0), prompt: []int32{0, 1}, job: &api.Parallel{}}
+	_, err := p.pass(steps)
+	require.NoError(t, err)
+	require.Zero(t, p.weight(0, 1))
+	require.InDelta(t, 1./7, p.weight(0, 2), 1e-12)
+	require.InDelta(t, 1./7, p.weight(1, 0), 1e-12)
+}

@@ -1,7 +1,9 @@
 package plain
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -85,6 +87,16 @@ func TestDistribution(t *testing.T) {
 	}
 }
 
+// A ban is more than a bias.
+func TestBan(t *testing.T) {
+	t.Parallel()
+	j := newJob(api.Parallel{}, 0)
+	for bias, want := range map[float64][]float64{-100: {0, 1}, -99.5: {1, 0}} {
+		j.Sampling.LogitBias = map[int32]float64{0: bias}
+		require.InDeltaSlice(t, want, distribution([]float32{300, 0}, ends, j, 0), 1e-12, "%v", bias)
+	}
+}
+
 func TestMix(t *testing.T) {
 	t.Parallel()
 	behind := [][]float32{logits(0.2, 0.8), logits(0.6, 0.4)}
@@ -150,6 +162,20 @@ func TestChoose(t *testing.T) {
 		require.Equal(t, c.want, got, c.name)
 		require.Equal(t, c.cut, cut, c.name)
 	}
+}
+
+// The order of equal ones is that of their ids, also where there are many.
+func TestEqualCandidates(t *testing.T) {
+	t.Parallel()
+	distribution := make([]float64, 300)
+	for token := range distribution {
+		distribution[token] = 0.01 * float64(1+token*7919%11%3)
+	}
+	all := candidates(distribution, 0.01)
+	require.Len(t, all, 300)
+	require.True(t, slices.IsSortedFunc(all, func(a, b Candidate) int {
+		return cmp.Or(cmp.Compare(b.Probability, a.Probability), cmp.Compare(a.Token, b.Token))
+	}))
 }
 
 func TestBorderline(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 
 // Scratch runs a parallel job by the same rules over llama.cpp, all sets decoded again at
 // each step. It does not look at the attention: removed are the members that removed
-// names, whatever the job says of it. The job must have been checked, as for Generate.
+// names, whatever the job says of it; one of each set must stay. The job must have been checked, as for Generate.
 //
 // The context must be one pool of cells, its batch must take the widest set at once, and
 // it must have 2 sequences more than tokens are removed or are in an isolated set. What is
