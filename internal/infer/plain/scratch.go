@@ -11,11 +11,12 @@ import (
 
 // Scratch runs a parallel job by the same rules over llama.cpp, all sets decoded again at
 // each step. It does not look at the attention: removed are the members that removed
-// names, whatever the job says of it; one of each set must stay. The job must have been checked, as for Generate.
+// names, whatever the job says of it; one of each set must stay. The job must have been
+// checked, as for Generate.
 //
-// The context must be one pool of cells, its batch must take the widest set at once, and
-// it must have 2 sequences more than tokens are removed or are in an isolated set. What is
-// in it is lost.
+// The context must be one pool of cells, and take the widest set in one batch with an
+// output for each member. Beside two sequences it must have one for each member that is
+// removed, and one for each of an isolated set. What is in it is lost.
 func Scratch(c *llama.Context, prompt []int32, ends func(token int32) bool, job *api.Request, limits Limits, removed []Removal) (Result, error) {
 	if c.Options().Streams {
 		return Result{}, errors.New("generate from scratch: the context has streams")
