@@ -194,7 +194,7 @@ const vectorBatch = 16
 func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	opts := llama.ContextOptions{
 		Cells: l.cells, Sequences: l.streams, Streams: l.streams > 0,
-		Batch: s.opts.Batch, Threads: s.opts.Threads, TypeK: s.opts.TypeK, TypeV: s.opts.TypeV,
+		Batch: s.opts.Batch, Threads: s.opts.Threads, NoFlash: s.opts.NoFlash, TypeK: s.opts.TypeK, TypeV: s.opts.TypeV,
 	}
 	if l.streams == 0 {
 		opts.Sequences = s.opts.Sequences
@@ -207,13 +207,13 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	}
 	if l.vectors { // all tokens are outputs then, with logits for each that nobody reads
 		opts.Embeddings, opts.Batch = true, min(opts.Batch, vectorBatch)
-		opts.NoFlash = s.opts.Inexact == nil && !llama.Quantised(opts.TypeV) // flash attention adds up in half precision
+		opts.NoFlash = opts.NoFlash || s.opts.Inexact == nil && !llama.Quantised(opts.TypeV) // flash attention adds up in half precision
 		return s.model.NewContext(opts)
 	}
 	if l.exact {
 		opts.Micro = exactPiece(s.model)
 		opts.Batch = max(opts.Batch, opts.Micro)
-		opts.NoFlash = s.model.Recurrent()
+		opts.NoFlash = opts.NoFlash || s.model.Recurrent()
 	}
 	opts.Batch = max(opts.Batch, s.opts.Sequences+promptShare) // every job has its next token in each step
 	if !l.exact {

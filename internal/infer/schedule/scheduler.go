@@ -26,6 +26,7 @@ type Options struct {
 	TypeK, TypeV string // what keys and values are kept in, "" = f16
 	Layout       string // Auto, Streams or Unified; "" = Auto
 	Longest      int    // tokens of the longest job; for Measure
+	NoFlash      bool   // attention adds up in full precision: slower, and nearer to exact
 	Inexact      error  // why there are no reproducible jobs, nil = there are
 	// Attends tells how many of so many cells there may be where attention is read; nil = all.
 	Attends func(cells int) int
