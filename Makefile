@@ -26,7 +26,7 @@ run: setup ## set up, build, and run the example prompts
 	@mkdir -p out
 	bin/submit run examples/prompts.jsonl --local -o out/results.jsonl --errors out/errors.jsonl
 
-test: setup-lib ## run all tests with the race detector
+test: setup ## run all tests with the race detector
 	go test -race ./...
 
 lint: $(linter) ## check style and import rules

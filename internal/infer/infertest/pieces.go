@@ -23,6 +23,17 @@ func LibDir(t testing.TB) string {
 	return paths.LlamaLib
 }
 
+// RealModel is the file of the model that `make run` takes. The test fails if it is not in the
+// user's cache.
+func RealModel(t testing.TB) string {
+	t.Helper()
+	paths, err := setup.Locate("")
+	if paths == nil || paths.Model == "" {
+		require.FailNow(t, "the model is missing: run `make setup`", "%v", err)
+	}
+	return paths.Model
+}
+
 // TinySpec is a tiny random model in a file of its own, on one thread.
 func TinySpec(t testing.TB) infer.Spec {
 	t.Helper()

@@ -1,7 +1,6 @@
 package llama
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -25,7 +24,8 @@ type ContextOptions struct {
 	// NoFlash leaves out flash attention. The scores of all tokens that go through at once
 	// are in memory then.
 	NoFlash bool
-	// Outputs is the most tokens of a batch of which the logits can be read; 0 = Sequences.
+	// Outputs is the most tokens of a batch of which the logits can be read, at least Sequences.
+	// llama.cpp ends the process if there are more.
 	Outputs int
 	// Attention lets attention weights be read, see Context.Attend. It leaves out flash
 	// attention, which has none.
@@ -71,7 +71,7 @@ func (c *Context) open(opts ContextOptions) error {
 	params.NSeqMax = uint32(opts.Sequences)
 	params.NBatch = uint32(opts.Batch)
 	params.NUbatch = uint32(opts.micro())
-	params.NOutputsMax = uint32(cmp.Or(opts.Outputs, opts.Sequences))
+	params.NOutputsMax = uint32(max(opts.Outputs, opts.Sequences))
 	params.NThreads = int32(opts.Threads)
 	params.NThreadsBatch = int32(opts.Threads)
 	params.KVUnified = 1

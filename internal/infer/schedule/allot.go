@@ -1,7 +1,5 @@
 package schedule
 
-import "cmp"
-
 // allot says how many tokens of each job are in the batch. In one pool the next tokens of
 // the decoding jobs and pieces of prompts go through the model side by side. In streams
 // llama.cpp would take them apart again, as all sequences must have as many tokens there:
@@ -28,7 +26,7 @@ type left struct{ tokens, outputs, ids int }
 
 func (p *pool) remainder() left {
 	o := p.ctx.Options()
-	return left{tokens: p.ctx.Room(), outputs: cmp.Or(o.Outputs, o.Sequences), ids: len(p.ids)}
+	return left{tokens: p.ctx.Room(), outputs: max(o.Outputs, o.Sequences), ids: len(p.ids)}
 }
 
 // give takes n tokens for a job, the last ones with outputs, if there is room for all.
