@@ -11,12 +11,14 @@ import (
 )
 
 // renderParallel writes answers with several tokens at a position as text, for
-// submit.Options.Render; all others are left to JSON.
-func renderParallel(color bool) func(io.Writer, *api.Result) (bool, error) {
+// submit.Options.Render; all others are left to JSON. The status line goes before, as the
+// text may stand on the same terminal.
+func renderParallel(screen *Screen, color bool) func(io.Writer, *api.Result) (bool, error) {
 	return func(w io.Writer, r *api.Result) (bool, error) {
 		if r.Tempo == nil || r.Tempo.Parallel == nil {
 			return false, nil
 		}
+		screen.Status("")
 		return true, report.Parallel(w, r.Tempo.Parallel, color)
 	}
 }

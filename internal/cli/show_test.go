@@ -138,16 +138,20 @@ func TestShowOpens(t *testing.T) {
 func TestRenderParallel(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
+	screen := &Screen{out: &out, terminal: true}
+	screen.Status("0 of 1 done")
+	out.Reset()
+	render := renderParallel(screen, false)
 	for _, r := range []*api.Result{{}, {Tempo: &api.Tempo{}}} {
-		done, err := renderParallel(false)(&out, r)
+		done, err := render(&out, r)
 		require.NoError(t, err)
 		require.False(t, done)
 	}
 	r := &api.Result{Tempo: &api.Tempo{Parallel: &api.ParallelResult{Text: "The [quick/swift] fox"}}}
-	done, err := renderParallel(false)(&out, r)
+	done, err := render(&out, r)
 	require.NoError(t, err)
 	require.True(t, done)
-	require.Equal(t, "The [quick/swift] fox\n", out.String())
+	require.Equal(t, eraseLine+"The [quick/swift] fox\n", out.String(), "on one terminal")
 }
 
 func TestColours(t *testing.T) {

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const card = document.getElementById("card");
+  const most = 10; // members on the card
 
   function element(name, text, className) {
     const e = document.createElement(name);
@@ -21,17 +22,18 @@
     });
     rows.sort((a, b) => b.p - a.p);
     const table = element("table");
-    for (const row of rows) {
+    for (const row of rows.slice(0, most)) {
       const tr = element("tr", undefined, row.removed ? "x" : "");
       const bar = element("td", undefined, "bar");
       bar.append(element("b"));
       bar.firstChild.style.setProperty("--p", row.p);
       const text = element("td");
       text.append(row.t.cloneNode(true));
-      tr.append(bar, text, element("td", row.n), element("td", row.t.dataset.id ? "token " + row.t.dataset.id : ""));
+      tr.append(bar, text, element("td", row.n), element("td", "token " + row.t.dataset.id));
       table.append(tr);
     }
     card.replaceChildren(element("p", parts.join(" · ")), table);
+    if (rows.length > most) card.append(element("p", rows.length - most + " more, less probable"));
   }
 
   let shown = null;

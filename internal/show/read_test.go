@@ -87,7 +87,8 @@ func TestReadMany(t *testing.T) {
 	require.Equal(t, 3, found.Left)
 }
 
-// sample reads the file of results that a model wrote.
+// sample reads a file of results. Its sets are the likeliest tokens that the example model
+// listed at each position; what is removed was drawn by lot.
 func sample(t *testing.T, c Choice) *Found {
 	t.Helper()
 	f, err := os.Open("testdata/results.jsonl")
