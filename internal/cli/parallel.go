@@ -8,7 +8,17 @@ import (
 
 	"tempo/api"
 	"tempo/internal/report"
+	"tempo/internal/submit"
 )
+
+// renderPrompt has the answer to a prompt of the command line written for people, if it
+// has several tokens at a position and goes to standard output. Colours need the sets.
+func renderPrompt(opts *submit.Options, screen *Screen, color bool) {
+	opts.Render = renderParallel(screen, color)
+	if p := opts.Lines.Parallel; p != nil && color && opts.Output == "-" {
+		p.ReturnSets = true
+	}
+}
 
 // renderParallel writes answers with several tokens at a position as text, for
 // submit.Options.Render; all others are left to JSON. The status line goes before, as the

@@ -9,8 +9,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"tempo/api"
 )
 
 const shown = `{"custom_id":"a","response":null,"error":null,"tempo":{"parallel":{"text":"x","positions":1,"sets":[[{"token_id":1,"text":"x","probability":1}]]}}}` + "\n"
@@ -133,44 +131,4 @@ func TestShowOpens(t *testing.T) {
 	page, err := filepath.Abs("r.html")
 	require.NoError(t, err)
 	require.Equal(t, page+"\n", string(opened))
-}
-
-func TestRenderParallel(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	screen := &Screen{out: &out, terminal: true}
-	screen.Status("0 of 1 done")
-	out.Reset()
-	render := renderParallel(screen, false)
-	for _, r := range []*api.Result{{}, {Tempo: &api.Tempo{}}} {
-		done, err := render(&out, r)
-		require.NoError(t, err)
-		require.False(t, done)
-	}
-	r := &api.Result{Tempo: &api.Tempo{Parallel: &api.ParallelResult{Text: "The [quick/swift] fox"}}}
-	done, err := render(&out, r)
-	require.NoError(t, err)
-	require.True(t, done)
-	require.Equal(t, eraseLine+"The [quick/swift] fox\n", out.String(), "on one terminal")
-}
-
-func TestColours(t *testing.T) {
-	f, err := os.Create(filepath.Join(t.TempDir(), "stdout"))
-	require.NoError(t, err)
-	defer f.Close()
-	require.False(t, colours(f), "it is no terminal")
-
-	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skip("SKIPPED, the rest needs a terminal: ", err)
-	}
-	defer terminal.Close()
-	t.Setenv("NO_COLOR", "")
-	t.Setenv("TERM", "xterm-256color")
-	require.True(t, colours(terminal))
-	t.Setenv("TERM", "dumb")
-	require.False(t, colours(terminal))
-	t.Setenv("TERM", "xterm")
-	t.Setenv("NO_COLOR", "1")
-	require.False(t, colours(terminal))
 }

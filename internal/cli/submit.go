@@ -113,7 +113,7 @@ func submitOptions(c *config.Config, args []string, screen *Screen) (submit.Opti
 		return opts, &UsageError{Command: "submit run", Err: errors.New(`nothing to send: name a batch file, "-" for standard input, or give --prompt TEXT`)}
 	}
 	if opts.File == "" {
-		opts.Render = renderParallel(screen, colours(os.Stdout))
+		renderPrompt(&opts, screen, colours(os.Stdout))
 	}
 	if screen.Terminal() {
 		opts.Status = screen.Status
