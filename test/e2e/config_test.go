@@ -46,9 +46,12 @@ func TestAncestorsConfiguration(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("testdata", "tempo_config.yaml"))
 	require.NoError(t, err)
 	h.write(t, "config.yaml", string(text))
-	p := h.start(t, nil, "submit", "run", "--config", "config.yaml", "--local", "--model", tiny)
+	p := h.start(t, nil, "submit", "run", "--config", "config.yaml", "--local", "--model", tiny, "-o", "results.jsonl")
 	require.Equal(t, 0, p.wait(20*time.Second))
-	requireOnce(t, parse(t, p.stdout.String()), 1)
+	require.Empty(t, p.stdout.String())
+	results := read(t, h.path("results.jsonl"))
+	requireOnce(t, results, 1)
+	require.NotNil(t, results[0].Tempo.Parallel, "it has a selection threshold")
 	named := 0
 	for l := range strings.Lines(p.stderr.String()) {
 		if strings.Contains(l, "use_mcts") && strings.Contains(l, "no effect") {
@@ -80,4 +83,33 @@ func TestFlagsOfSets(t *testing.T) {
 	require.Equal(t, 2, p.wait(20*time.Second))
 	require.Contains(t, p.stderr.String(), "isolate: given (from flag --isolate) without --selection-threshold")
 	require.Contains(t, p.stderr.String(), "hint: add --selection-threshold, or leave out isolate")
+}
+
+// The answer to a prompt of the command line is text for people, and submit show draws the
+// sets of a result in a file.
+func TestSetsAreShown(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	args := []string{"run", "--prompt", "hello", "--max-tokens", "8", "--local", "--model", tiny, "--selection-threshold", "0.02"}
+	p := h.start(t, nil, "submit", args...)
+	require.Equal(t, 0, p.wait(20*time.Second))
+	require.Regexp(t, `\[.*/.*\]`, p.stdout.String())
+	require.NotContains(t, p.stdout.String(), "\x1b", "colours where nobody looks")
+	require.NotContains(t, p.stdout.String(), `"custom_id"`)
+
+	p = h.start(t, nil, "submit", append(args, "-o", "results.jsonl")...)
+	require.Equal(t, 0, p.wait(20*time.Second))
+	require.Empty(t, p.stdout.String())
+	p = h.start(t, nil, "submit", "show", "results.jsonl")
+	require.Equal(t, 1, p.wait(20*time.Second))
+	require.Contains(t, p.stderr.String(), "hint: ask for return_parallel_sets, or --return-parallel-sets")
+
+	p = h.start(t, nil, "submit", append(args, "-o", "results.jsonl", "--return-parallel-sets")...)
+	require.Equal(t, 0, p.wait(20*time.Second))
+	p = h.start(t, nil, "submit", "show", "results.jsonl:1")
+	require.Equal(t, 0, p.wait(20*time.Second))
+	require.Equal(t, "results.html\n", p.stdout.String())
+	page, err := os.ReadFile(h.path("results.html"))
+	require.NoError(t, err)
+	require.Equal(t, 8, strings.Count(string(page), `<li class="p`), "a position for each of max_tokens")
 }
