@@ -49,7 +49,7 @@ func requireSets(t *testing.T, want, got *infer.Output) int {
 	t.Helper()
 	for i, w := range want.Parallel.Sets {
 		if i >= len(got.Parallel.Sets) {
-			require.Equal(t, len(want.Parallel.Sets), len(got.Parallel.Sets), "one has ended at position %d", i)
+			require.Len(t, got.Parallel.Sets, len(want.Parallel.Sets), "one has ended at position %d", i)
 		}
 		g := got.Parallel.Sets[i]
 		same := len(w) == len(g)
