@@ -1,0 +1,148 @@
+package parallel
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"tempo/api"
+)
+
+// add adds a set of so many members.
+func add(s *Sets, n, over int) {
+	members := make([]Member, n)
+	for i := range members {
+		members[i] = Member{Token: int32(100*s.Positions() + i), Probability: 0.5 / float64(i+1), Cell: i, Tag: i}
+	}
+	s.Add(members, over)
+}
+
+func TestThreshold(t *testing.T) {
+	t.Parallel()
+	at := func(d *api.DynamicThreshold, positions int, position int) float64 {
+		return threshold(&api.Parallel{Threshold: 0.2, Dynamic: d}, position, positions)
+	}
+	require.InDelta(t, 0.2, at(nil, 11, 10), 1e-12)
+	linear := &api.DynamicThreshold{Final: 1, Curve: api.CurveLinear}
+	for position, want := range map[int]float64{0: 0.2, 5: 0.6, 10: 1, 20: 1} {
+		require.InDelta(t, want, at(linear, 11, position), 1e-12)
+	}
+	require.InDelta(t, 0.2, at(linear, 1, 0), 1e-12, "there is no way to go")
+	bezier := &api.DynamicThreshold{Final: 1, Curve: api.CurveBezier, P1: 0.2, P2: 0.8}
+	for position, want := range map[int]float64{0: 0.2, 5: 0.6, 10: 1} {
+		require.InDelta(t, want, at(bezier, 11, position), 1e-12)
+	}
+	straight := &api.DynamicThreshold{Final: 1, Curve: api.CurveBezier, P1: 1.0 / 3, P2: 2.0 / 3}
+	require.InDelta(t, at(linear, 11, 3), at(straight, 11, 3), 1e-12)
+	relu := &api.DynamicThreshold{Final: 0.1, Curve: api.CurveReLU, ActivationPoint: 0.5}
+	for position, want := range map[int]float64{0: 0.2, 5: 0.2, 6: 0.18, 10: 0.1} {
+		require.InDelta(t, want, at(relu, 11, position), 1e-12)
+	}
+}
+
+func TestWidth(t *testing.T) {
+	t.Parallel()
+	s := New(&api.Parallel{MaxTokens: 6}, Limits{Prompt: 10, Positions: 5, Bounded: true, Cells: 30})
+	require.Equal(t, 6, s.Width(50))
+	require.Equal(t, 3, s.Width(3))
+	add(s, 6, 9)
+	add(s, 6, 6)
+	require.Equal(t, 6, s.Width(50), "8 are left, and two positions to come")
+	add(s, 5, 5)
+	require.Equal(t, 2, s.Width(50))
+	require.False(t, s.Full())
+	add(s, 2, 4)
+	require.Equal(t, 1, s.Width(50))
+	add(s, 1, 4)
+	require.True(t, s.Full())
+	require.Equal(t, 30, s.Cells())
+	r := s.Result(func(int32) []byte { return []byte("x") })
+	require.Equal(t, api.ParallelResult{
+		Text: "[x/x/x/x/x/x][x/x/x/x/x/x][x/x/x/x/x][x/x]x", Positions: 5, Tokens: 20, MeanWidth: 4, Widest: 6, Cut: 8,
+	}, *r)
+
+	s = New(&api.Parallel{}, Limits{Prompt: 10, Positions: 100, Cells: 12})
+	require.Equal(t, 2, s.Width(50), "nobody has asked for a number of positions")
+	add(s, 1, 1)
+	require.False(t, s.Full())
+	s.SetCells(11)
+	require.True(t, s.Full())
+	require.Equal(t, 1, s.Width(50), "never less")
+}
+
+func TestMostCells(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, 10+5*8, MostCells(&api.Parallel{}, 10, 5, 8))
+	require.Equal(t, 10+5*3, MostCells(&api.Parallel{MaxTokens: 3}, 10, 5, 8))
+	require.Equal(t, 12, MostCells(&api.Parallel{MaxCacheTokens: 12}, 10, 5, 8))
+}
+
+func TestAt(t *testing.T) {
+	t.Parallel()
+	s := New(&api.Parallel{}, Limits{Prompt: 10, Positions: 9, Cells: 100})
+	for _, n := range []int{2, 1, 3} {
+		add(s, n, n)
+	}
+	for i, want := range [][2]int{{0, 0}, {0, 1}, {1, 0}, {2, 0}, {2, 1}, {2, 2}} {
+		set, number, member := s.At(i)
+		require.Same(t, s.Set(want[0]), set)
+		require.Equal(t, want, [2]int{number, member})
+	}
+	require.Equal(t, []int32{0, 1, 100, 200, 201, 202}, slices.Collect(s.Remaining()))
+	s.Cut(2)
+	require.Equal(t, []int32{0, 1, 100, 200, 201}, slices.Collect(s.Remaining()))
+	require.Equal(t, []int{5, 15, 2}, []int{s.Tokens(), s.Cells(), s.Widest()})
+	s.Cut(2)
+	require.Equal(t, 5, s.Tokens())
+}
+
+// What is attended to less than its part goes, by the sums of all later positions; the one
+// that is attended to most stays in any case.
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	s := New(&api.Parallel{Removal: &api.RetroactiveRemoval{AttentionThreshold: 0.3, Window: 2}, ReturnSets: true},
+		Limits{Prompt: 10, Positions: 9, Cells: 100})
+	add(s, 3, 3)
+	require.Empty(t, s.Open(), "nobody has come after it")
+	add(s, 1, 1)
+	require.Equal(t, []int{0}, s.Open())
+	attend := func(n int, weights ...float64) {
+		for i, w := range weights {
+			s.Set(n).Members[i].Attend(w)
+		}
+	}
+	attend(0, 0.3, 0.29, 0.41)
+	require.Equal(t, []int{1}, s.Judge(0))
+	require.Equal(t, 2, s.Set(0).Left)
+	add(s, 2, 2)
+	require.Equal(t, []int{0}, s.Open(), "a single token is never removed")
+	attend(0, 0, 0, 0.3)
+	require.Equal(t, []int{0}, s.Judge(0), "0.3 of 1.01 in all")
+	require.Equal(t, int32(2), s.Set(0).First().Token)
+	require.Empty(t, s.Open(), "one is left of the first, and nobody has come after the last")
+	add(s, 2, 2)
+	require.Equal(t, []int{2}, s.Open())
+	attend(2, 0, 0)
+	require.Empty(t, s.Judge(2), "nothing is known of them")
+	add(s, 4, 4)
+	s.Set(3).Members[1].Tag = -1
+	require.Equal(t, []int{2}, s.Open(), "where one is, is not known")
+	add(s, 1, 1)
+	require.Equal(t, []int{4}, s.Open(), "the window is over for the third")
+	s.Settle()
+	require.Empty(t, s.Open())
+	r := s.Result(func(int32) []byte { return []byte(" x") })
+	require.Equal(t, 2, r.Removed)
+	require.Equal(t, " x x [x/x] [x/x] [x/x/x/x] x", r.Text)
+	require.Equal(t, []bool{true, true, false}, []bool{r.Sets[0][0].Removed, r.Sets[0][1].Removed, r.Sets[0][2].Removed})
+	require.Len(t, r.Thresholds, 6)
+
+	equal := New(&api.Parallel{Removal: &api.RetroactiveRemoval{AttentionThreshold: 1, Window: 2}}, Limits{Prompt: 1, Positions: 9, Cells: 100})
+	add(equal, 2, 2)
+	add(equal, 1, 1)
+	for i := range 2 {
+		equal.Set(0).Members[i].Attend(0.5)
+	}
+	require.Equal(t, []int{1}, equal.Judge(0), "of equal ones the more probable stays")
+}
