@@ -88,7 +88,7 @@ type benchmark struct {
 }
 
 func benchmarks() []benchmark {
-	return []benchmark{{"path", pathBench, table}, {"queue", queueBench, table}, {"estimate", estimateBench, worst}, {"engine", engineBench, engineTable}, {"same", sameBench, engineTable}}
+	return []benchmark{{"path", pathBench, table}, {"queue", queueBench, table}, {"estimate", estimateBench, worst}, {"engine", engineBench, engineTable}, {"same", sameBench, engineTable}, {"parallel", parallelBench, engineTable}}
 }
 
 // run runs the named benchmarks, all if there are no names.

@@ -13,6 +13,7 @@ import (
 	"tempo/internal/gguf"
 	"tempo/internal/infer"
 	"tempo/internal/infer/infertest"
+	"tempo/internal/infer/llama"
 )
 
 // wide is a job with sets of several tokens.
@@ -297,4 +298,64 @@ func TestNoSets(t *testing.T) {
 	require.ErrorContains(t, noSets(m), "state")
 	require.ErrorContains(t, noRemoval(m, Options{}), "state")
 	require.ErrorContains(t, noRemoval(openModel(t), Options{TypeV: "q8_0"}), "q8_0")
+}
+
+// A lease grows with the sets, and shrinks when they do.
+func TestLeasesFollowSets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 4096, 50, 128)
+	job := wide(func(p *api.Parallel) {
+		p.MaxTokens, p.Threshold = 0, 0.001
+		p.Dynamic = &api.DynamicThreshold{Final: 1, Curve: api.CurveReLU, ActivationPoint: 0.2}
+		p.Removal = &api.RetroactiveRemoval{AttentionThreshold: 0.5, Window: 8}
+	})
+	job.MaxTokens, job.Sampling.Temperature = 60, 3
+	l := infertest.NewLease(0)
+	out, err := r.run(t.Context(), job, l)
+	require.NoError(t, err)
+	require.Equal(t, 50, out.Parallel.Widest)
+	most, shrunk := 0, false
+	for _, c := range l.Calls() {
+		require.LessOrEqual(t, c.Used, c.Before)
+		shrunk = shrunk || c.Asked < c.Before
+		most = max(most, c.Asked)
+	}
+	require.Greater(t, most, 512)
+	require.True(t, shrunk)
+	require.Less(t, l.Tokens(), most)
+}
+
+// Jobs of all kinds that cannot be in one context take turns, and all end.
+func TestSetsTakeTurnsWithOthers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2048, 4, 64)
+	var jobs errgroup.Group
+	for i := range 24 {
+		job := wide(func(p *api.Parallel) {
+			p.Isolate = i%2 == 0
+			if i%8 == 4 {
+				p.Removal = &api.RetroactiveRemoval{AttentionThreshold: 0.1, Window: 2}
+			}
+		})
+		switch i % 4 {
+		case 1:
+			job.Parallel = nil
+		case 2:
+			job.Parallel, job.Reproducible = nil, true
+		case 3:
+			texts, err := r.model.Tokenize(job.Prompt)
+			require.NoError(t, err)
+			jobs.Go(func() error {
+				_, err := r.Embed(t.Context(), infer.Request{Job: &api.Request{}, Lease: infertest.NewLease(0)}, [][]llama.Token{texts})
+				return err
+			})
+			continue
+		}
+		jobs.Go(func() error {
+			_, err := r.run(t.Context(), job, infertest.NewLease(0))
+			return err
+		})
+	}
+	require.NoError(t, jobs.Wait())
+	requireIDsBack(t, r)
 }
