@@ -19,10 +19,11 @@ const ticketBuffers = 64 * budget.KiB
 var errNoBuffers = errors.New("the host memory for requests and results is full")
 
 // Of an answer, in bytes: a token's text; a log probability with its token's text and
-// bytes, as JSON in the end; and a number of a vector.
+// bytes, as JSON in the end; a token of a set, as JSON; and a number of a vector.
 const (
 	tokenBytes   = 16
 	logprobBytes = 128
+	memberBytes  = 128
 	numberBytes  = 16
 )
 
@@ -34,6 +35,9 @@ func bufferBytes(job api.Job, request *api.Request, longest, numbers int) budget
 	if request.Logprobs {
 		answer = answer.Add(budget.Bytes(longest).Mul(int64(1+request.TopLogprobs) * logprobBytes))
 	}
+	if p := request.Parallel; p != nil && p.ReturnSets {
+		answer = answer.Add(budget.Bytes(longest).Mul(memberBytes))
+	}
 	answer = answer.Mul(int64(max(request.N, 1)))
 	if request.URL == api.Embeddings {
 		answer = budget.Bytes(numbers).Mul(int64(len(request.Input)) * numberBytes)
@@ -41,14 +45,22 @@ func bufferBytes(job api.Job, request *api.Request, longest, numbers int) budget
 	return ticketBuffers.Add(4 * budget.Bytes(len(job.Body))).Add(answer.Mul(2))
 }
 
+// mostTokens is how many tokens an answer can have here.
+func (w *Worker) mostTokens(request *api.Request) int {
+	most := w.context()
+	if n := request.MaxTokens; n > 0 {
+		most = min(most, n)
+	}
+	if request.Parallel != nil {
+		most = min(most*w.widthOf(request.Parallel), int(w.cells.Load()))
+	}
+	return most
+}
+
 // leaseBuffers grows a job's lease on host memory to what it takes now that it is
 // known.
 func (w *Worker) leaseBuffers(j *job, request *api.Request) error {
-	longest := w.context()
-	if n := request.MaxTokens; n > 0 {
-		longest = min(longest, n)
-	}
-	need := bufferBytes(j.delivery.Job, request, longest, w.facts.Embedding).Sub(j.buffers.Size())
+	need := bufferBytes(j.delivery.Job, request, w.mostTokens(request), w.facts.Embedding).Sub(j.buffers.Size())
 	err := j.buffers.Grow(max(need, 0))
 	switch {
 	case errors.Is(err, budget.ErrNoRoom):

@@ -9,6 +9,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/semaphore"
+
+	"tempo/api"
 )
 
 // Jobs that generate in parallel (api.Parallel) have several tokens at one position, and
@@ -161,11 +163,16 @@ func (w *Worker) widestSet() int {
 		if j.parallel == nil || j.lease.Tokens() == 0 {
 			continue
 		}
-		most := w.pool.sequences // max_parallel_tokens, with which the engine was loaded
-		if n := j.parallel.MaxTokens; n > 0 {
-			most = min(most, n)
-		}
-		widest = max(widest, most)
+		widest = max(widest, w.widthOf(j.parallel))
 	}
 	return widest
+}
+
+// widthOf is how many tokens a job may have at one position.
+func (w *Worker) widthOf(p *api.Parallel) int {
+	most := w.pool.sequences // max_parallel_tokens, with which the engine was loaded
+	if p.MaxTokens > 0 {
+		most = min(most, p.MaxTokens)
+	}
+	return most
 }
