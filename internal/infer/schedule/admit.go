@@ -123,7 +123,8 @@ func (s *Scheduler) start(j *job, now time.Time) {
 
 // stuck reports whether a job has come to the end of its stream, but may go on.
 func (j *job) stuck() bool {
-	return j.room() <= 0 && j.leased > j.cells && j.longest > j.pool.longest()-j.spare()
+	most := j.pool.longest() - j.spare()
+	return most-j.cells < j.unit() && j.leased-j.cells >= j.unit() && j.longest > most
 }
 
 // displace takes jobs out of their seats that cannot go on there: those that have come

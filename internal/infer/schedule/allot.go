@@ -31,12 +31,9 @@ func (p *pool) remainder() left {
 
 // give takes n tokens for a job, the last ones with outputs, if there is room for all.
 func (l *left) give(j *job, n int) bool {
-	outputs, ids := 0, 0
+	outputs, ids := 0, j.ids()
 	if n == j.pending() {
 		outputs = j.outs()
-	}
-	if j.cells >= j.prompt {
-		ids = j.ids()
 	}
 	if n > l.tokens || outputs > l.outputs || ids > l.ids {
 		return false

@@ -93,7 +93,15 @@ func (j *job) spare() int {
 }
 
 // most is how many cells the job could use where there are so many.
-func (j *job) most(cells int) int { return min(j.limit, cells-j.spare()) }
+func (j *job) most(cells int) int { return min(j.limit, j.within(cells)-j.spare()) }
+
+// within is how many of so many cells a pool for the job has at most.
+func (j *job) within(cells int) int {
+	if j.sets != nil && j.sets.attends != nil {
+		return j.sets.attends(cells)
+	}
+	return cells
+}
 
 // share is how much output a job asks memory for in advance, in tokens. Enough
 // that most short answers never ask again, little enough that a job that might

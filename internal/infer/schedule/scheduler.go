@@ -164,7 +164,7 @@ func (s *Scheduler) askAhead(j *job) (arrived chan struct{}) {
 	arrived = make(chan struct{})
 	cells := int(s.cells.Load())
 	j.longest = j.most(cells)
-	if want := j.want(cells); want != j.leased && j.fewest()+j.spare() <= cells {
+	if want := j.want(cells); want != j.leased && j.fewest()+j.spare() <= j.within(cells) {
 		j.asking = true
 		j.asks.Go(func() {
 			leased, err := j.resize(0, want)
@@ -271,7 +271,7 @@ func (s *Scheduler) fits(j *job) bool {
 		s.end(j, nil, s.unread)
 		return false
 	}
-	need, have := j.fewest()+j.spare(), s.opts.Cells
+	need, have := j.fewest()+j.spare(), j.within(s.opts.Cells)
 	if need > have {
 		s.end(j, nil, &infer.PoolError{Need: need, Have: have})
 	}

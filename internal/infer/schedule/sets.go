@@ -18,7 +18,8 @@ import (
 type sets struct {
 	*parallel.Sets
 	o       *api.Parallel
-	limit   int // cells that the job could ever use
+	limit   int                 // cells that the job could ever use
+	attends func(cells int) int // how many of so many a pool has that reads attention; nil = none is needed
 	mixture *sample.Mixture
 
 	first   int         // row in the batch of this step of the newest set, -1 if it is not in it
@@ -41,8 +42,8 @@ func (s *Scheduler) newSets(req *api.Request, prompt, limit int) *sets {
 	if n := req.MaxTokens; n > 0 {
 		positions = min(positions, n)
 	}
-	limit = parallel.MostCells(o, prompt, positions, s.opts.Sequences)
-	return &sets{
+	limit = parallel.MostCells(o, prompt, positions, llama.MostSequences)
+	e := &sets{
 		o: o, limit: limit,
 		Sets: parallel.New(o, parallel.Limits{
 			Prompt: prompt, Positions: positions, Bounded: req.MaxTokens > 0,
@@ -50,6 +51,10 @@ func (s *Scheduler) newSets(req *api.Request, prompt, limit int) *sets {
 		}),
 		mixture: sample.NewMixture(sample.MixOptions{Temperature: req.Sampling.Temperature, Bias: req.Sampling.LogitBias}, s.model.Vocabulary()),
 	}
+	if o.Removal != nil {
+		e.attends = s.opts.Attends
+	}
+	return e
 }
 
 // noSets says why a model's sequences can have no several tokens at one position.
@@ -98,18 +103,31 @@ func (j *job) outs() int {
 	return j.newest()
 }
 
-// ids is how many sequences of its own the newest position needs in a step.
-func (j *job) ids() int {
-	if j.sets == nil || !j.sets.pooled() || j.newest() < 2 {
-		return 0
+// apart reports whether the members of a set of the job go through the model each in a sequence of
+// its own: where they must not see each other, or may be removed later.
+func (e *sets) apart(set *parallel.Set, number int) bool {
+	return set.Left > 1 && (e.o.Isolate || e.o.Removal != nil && number == e.Positions()-1)
+}
+
+// nextSet is the set that is to be decoded next; nil = it is the prompt's turn, or nothing is left.
+func (j *job) nextSet() (set *parallel.Set, number, member int) {
+	if at := j.cells - j.prompt; j.sets != nil && at >= 0 && j.pending() > 0 {
+		return j.sets.At(at)
 	}
-	return j.newest()
+	return nil, 0, 0
+}
+
+// ids is how many sequences of their own the job's next tokens need.
+func (j *job) ids() int {
+	if set, number, _ := j.nextSet(); set != nil && j.sets.apart(set, number) {
+		return set.Left
+	}
+	return 0
 }
 
 // unit is how many of the job's tokens must go through the model together next.
 func (j *job) unit() int {
-	if at := j.cells - j.prompt; j.sets != nil && at >= 0 && at < len(j.tokens)-j.prompt {
-		set, _, member := j.sets.At(at)
+	if set, _, member := j.nextSet(); set != nil {
 		return set.Left - member
 	}
 	return 1
@@ -118,19 +136,22 @@ func (j *job) unit() int {
 // again reports whether the job has sets: if it is prefilling, they are decoded anew.
 func (j *job) again() bool { return j.sets != nil && j.sets.Positions() > 0 }
 
-// whole is how many of the next n tokens can go through the model in one batch: sets go
-// whole, and isolated ones when all before them is in the pool.
+// whole is how many of the next n tokens can go through the model in one batch. Sets go whole,
+// and one whose members are kept apart by itself: they have all that came before in common.
 func (j *job) whole(n int) int {
 	if j.sets == nil {
 		return n
 	}
 	take := max(0, min(n, j.prompt-j.cells))
 	for j.cells+take >= j.prompt && j.cells+take < len(j.tokens) {
-		set, _, _ := j.sets.At(j.cells + take - j.prompt)
-		if set.Left > n-take || j.sets.o.Isolate && take > 0 {
+		set, number, _ := j.sets.At(j.cells + take - j.prompt)
+		apart := j.sets.apart(set, number)
+		if set.Left > n-take || apart && take > 0 {
 			break
 		}
-		take += set.Left
+		if take += set.Left; apart {
+			break
+		}
 	}
 	return take
 }
@@ -173,8 +194,7 @@ func (p *pool) addSet(j *job) (int, error) {
 	e := j.sets
 	set, number, _ := e.At(j.cells - j.prompt)
 	pos := j.prompt + number
-	newest := number == e.Positions()-1
-	apart := set.Left > 1 && (e.o.Isolate || newest && e.o.Removal != nil)
+	newest, apart := number == e.Positions()-1, e.apart(set, number)
 	for i := range set.Left {
 		seq, also := j.seat.seq, -1
 		if apart {
