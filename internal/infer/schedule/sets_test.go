@@ -359,3 +359,18 @@ func TestSetsTakeTurnsWithOthers(t *testing.T) {
 	require.NoError(t, jobs.Wait())
 	requireIDsBack(t, r)
 }
+
+// A job whose sets outgrow its stream goes on in a longer one, or in one pool.
+func TestSetsOutgrowTheirStream(t *testing.T) {
+	t.Parallel()
+	opts := options(4*256, 6, 64)
+	opts.Layout = Streams
+	job := wide(nil)
+	job.MaxTokens = 150
+	want := newRig(t, 1024, 6, 64).mustRun(t, job)
+	r := run(t, newScheduler(t, opts, nil))
+	r.mustRun(t, api.Request{Prompt: "the streams are short", MaxTokens: 2})
+	got := r.mustRun(t, job)
+	require.Greater(t, got.Parallel.Tokens, 256)
+	requireSets(t, want, got)
+}
