@@ -1,5 +1,7 @@
 package schedule
 
+import "slices"
+
 // allot says how many tokens of each job are in the batch. In one pool the next tokens of
 // the decoding jobs and pieces of prompts go through the model side by side. In streams
 // llama.cpp would take them apart again, as all sequences must have as many tokens there:
@@ -43,21 +45,26 @@ func (l *left) give(j *job, n int) bool {
 }
 
 // allotDecode gives the decoding jobs their next tokens. Where sets leave no room for all, those
-// that were left out come first in the next step.
+// come first that were left out most often.
 func (p *pool) allotDecode(left *left) {
-	width := p.width()
-	for _, late := range []bool{true, false} {
-		for _, s := range p.seats {
-			if s.late != late || !p.decodes(s) || width > 0 && s.job.newest() != width {
-				continue
-			}
-			if n := s.job.newest(); left.give(s.job, n) {
-				s.take = n
-			}
+	p.ready = p.ready[:0]
+	for _, s := range p.seats {
+		if p.decodes(s) {
+			p.ready = append(p.ready, s)
+		} else {
+			s.late = 0
 		}
 	}
-	for _, s := range p.seats {
-		s.late = s.take == 0 && p.decodes(s)
+	slices.SortStableFunc(p.ready, func(a, b *seat) int { return b.late - a.late }) // mostly none was
+	for i, s := range p.ready {
+		n := s.job.newest()
+		// In streams all sequences must have as many tokens: llama.cpp would take a set apart
+		// otherwise, and its members would not see each other.
+		if alike := p.streams == 0 || i == 0 || n == p.ready[0].job.newest(); alike && left.give(s.job, n) {
+			s.take, s.late = n, 0
+		} else {
+			s.late++
+		}
 	}
 }
 
@@ -65,25 +72,6 @@ func (p *pool) allotDecode(left *left) {
 func (p *pool) decodes(s *seat) bool {
 	j := s.job
 	return j != nil && j.goesOn() && (!j.prefilling() || p.streams == 0 && j.pending() == j.newest())
-}
-
-// width is how many tokens each sequence decodes in this step, 0 = as many as it has. In streams all
-// must have as many: llama.cpp would take a set apart otherwise, and its members would not see
-// each other.
-func (p *pool) width() int {
-	if p.streams == 0 {
-		return 0
-	}
-	width := 0
-	for _, s := range p.seats {
-		if p.decodes(s) && (width == 0 || s.late) {
-			width = s.job.newest()
-			if s.late {
-				break
-			}
-		}
-	}
-	return width
 }
 
 // allotPrompts gives what is left of the batch to prompts, the oldest job's first.
@@ -102,7 +90,7 @@ func (p *pool) allotPrompts(left *left) {
 		if cut := n > left.tokens; cut && p.streams > 0 && n <= p.ctx.Options().Batch {
 			continue // the next batch has it whole, and llama.cpp no piece that is like no other
 		}
-		alone := p.streams > 0 && j.again() // its sets, see width
+		alone := p.streams > 0 && j.again() // its sets, see allotDecode
 		if alone && others {
 			continue
 		}

@@ -199,6 +199,9 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	if l.streams == 0 {
 		opts.Sequences = s.opts.Sequences
 	}
+	if l.pooled {
+		opts.Sequences = min(opts.Sequences, mostPooled)
+	}
 	if !l.exact && !l.vectors { // sets have several outputs in a sequence
 		opts.Outputs = s.opts.Sequences
 	}
@@ -221,6 +224,10 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 	}
 	return s.model.NewContext(opts)
 }
+
+// mostPooled is how many jobs can be in a pool for sets whose members are kept apart: these need
+// sequences too.
+const mostPooled = llama.MostSequences / 2
 
 // attendBatch is the most tokens in a batch where attention is read. The weights of all to all
 // cells are in memory then.

@@ -65,31 +65,26 @@ type divider struct {
 // members are kept apart get one pool, whatever is asked for.
 func (d divider) choose(needs []need) []layout {
 	cells, n := d.cells, d.n
-	needs = together(needs)
-	longest, wanted := 1, n
-	exact, vectors, pooled, attends := false, false, false, false
-	for _, e := range needs {
-		longest = max(longest, min(e.tokens, cells))
-		exact, vectors, pooled, attends = exact || e.exact, vectors || e.vectors, pooled || e.pooled, attends || e.attends
-	}
+	needs, all := d.together(needs)
+	wanted := n
 	if len(needs) > 0 {
 		wanted = min(n, len(needs))
 	}
-	if exact && d.singly {
+	if all.exact && d.singly {
 		n = 1
 	}
 	unified := []layout{{cells: cells}}
-	whole, ok := streamed(cells, n, longest)
+	whole, ok := streamed(cells, n, max(1, all.tokens))
 	switch {
-	case vectors && ok:
+	case all.vectors && ok:
 		whole.vectors = true
 		return []layout{whole}
-	case exact && ok:
+	case all.exact && ok:
 		whole.exact, whole.single = true, d.singly
 		return []layout{whole}
-	case attends:
+	case all.attends:
 		return []layout{{cells: d.attended, pooled: true, attends: true}}
-	case pooled:
+	case all.pooled:
 		return []layout{{cells: cells, pooled: true}}
 	case d.kind == Unified:
 		return unified
@@ -111,17 +106,27 @@ func (d divider) choose(needs []need) []layout {
 	return best
 }
 
-// together is those of the needs that contexts can serve together with the first that is
-// particular; the others wait.
-func together(needs []need) []need {
-	if len(needs) == 0 {
-		return nil
+// together is those of the needs that contexts can serve together with the first; the others
+// wait. all is what these need in all.
+func (d divider) together(needs []need) (kept []need, all need) {
+	for i, e := range needs {
+		e.tokens = min(e.tokens, d.cells)
+		if i > 0 && d.apart(all, e) {
+			continue
+		}
+		kept = append(kept, e)
+		all.tokens = max(all.tokens, e.tokens)
+		all.exact, all.vectors = all.exact || e.exact, all.vectors || e.vectors
+		all.sets, all.pooled, all.attends = all.sets || e.sets, all.pooled || e.pooled, all.attends || e.attends
 	}
-	vectors := needs[0].vectors
-	first := slices.IndexFunc(needs, func(e need) bool { return e.exact || e.sets })
-	return slices.DeleteFunc(slices.Clone(needs), func(e need) bool {
-		return e.vectors != vectors || e.exact && needs[first].sets || e.sets && needs[first].exact
-	})
+	return kept, all
+}
+
+// apart reports whether two needs are for other contexts: answers and embeddings, reproducible
+// jobs and sets; and where attention is read the pool is smaller.
+func (d divider) apart(a, b need) bool {
+	return a.vectors != b.vectors || a.exact && b.sets || a.sets && b.exact ||
+		(a.attends || b.attends) && max(a.tokens, b.tokens) > d.attended
 }
 
 // mostToAStream is how many of the jobs that could run at once may come to a stream. Where

@@ -30,12 +30,15 @@ func (p *pool) giveBack(id int) error {
 // mostIDs is how wide a set can be whose members have sequences of their own, while they are
 // decoded and, if tagged, also afterwards.
 func (p *pool) mostIDs(tagged bool) int {
-	n := llama.MostSequences - len(p.seats)
+	n := p.spareIDs()
 	if tagged {
 		n /= 2
 	}
 	return max(1, n)
 }
+
+// spareIDs is how many sequences belong to no seat, lent or not.
+func (p *pool) spareIDs() int { return llama.MostSequences - len(p.seats) }
 
 // settle brings the step's sets into the form in which they stay.
 func (p *pool) settle() error {
@@ -85,7 +88,7 @@ func (p *pool) gather(j *job) error {
 // else at its position. Where there is none left, it cannot be removed.
 func (p *pool) tag(e *sets, m *parallel.Member, i, pos int) error {
 	if i >= len(e.tags) {
-		if i > len(e.tags) || len(p.ids) <= len(p.seats) { // those are for the steps
+		if forSteps := min(len(p.seats), p.spareIDs()/2); i > len(e.tags) || len(p.ids) <= forSteps {
 			return nil
 		}
 		e.tags = append(e.tags, p.lend())

@@ -16,6 +16,7 @@ type pool struct {
 	tree     prefix.Tree // of what the seats have, or will have when their job's prompt is through
 	turn     int         // counts the jobs that have sat down
 	order    []*seat     // see oldest
+	ready    []*seat     // see allotDecode
 	piece    int         // tokens of a prompt that go through the model together, for reproducible jobs; else 0
 	prompts  int         // batches of prompts since the last decoding step that had to wait for them
 	uncut    bool        // its sequences cannot be cut: nothing is shared
@@ -36,7 +37,7 @@ type seat struct {
 	shared int           // the most of tokens that another job has had use of
 	since  int           // turn in which it was taken last
 	take   int           // tokens of its job in this step's batch
-	late   bool          // it had no room in the last batch that it could have been in
+	late   int           // batches in a row in which its decoding job was left out
 	paired bool          // and one more, which is forgotten then; see pair
 }
 
@@ -62,7 +63,7 @@ const (
 // takes reports whether a job with this need could sit here, were a seat free.
 func (p *pool) takes(n need) bool {
 	return n.tokens <= p.longest() && (p.exact || !n.exact) && p.vectors == n.vectors &&
-		!(p.exact && n.sets) && (p.streams == 0 || !n.pooled) && (p.attends || !n.attends)
+		!(p.exact && n.sets) && (!n.pooled || p.streams == 0 && len(p.seats) <= mostPooled) && (p.attends || !n.attends)
 }
 
 // leased is what the jobs of the pool may have in it.

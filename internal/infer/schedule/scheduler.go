@@ -134,6 +134,14 @@ func (s *Scheduler) Submit(ctx context.Context, req infer.Request, prompt []llam
 	if req.Job.Parallel != nil {
 		j.sets = s.newSets(req.Job, len(prompt), j.limit)
 		j.limit = j.sets.limit
+		if most := req.Job.Parallel.MaxCacheTokens; most > 0 && most <= len(prompt) {
+			cancel()
+			return nil, &infer.RequestError{
+				Param:   "tempo.max_cache_tokens",
+				Message: fmt.Sprintf("tempo.max_cache_tokens is %d, and the prompt has %d tokens already", most, len(prompt)),
+				Advice:  "raise it, or shorten the prompt",
+			}
+		}
 	}
 	return s.await(ctx, cancel, j)
 }
