@@ -4,7 +4,7 @@ package api
 // that are likely enough there form a set, go through the model in one pass, and the next
 // position follows from all of them.
 type Parallel struct {
-	// Threshold is how probable a token must be to be in a set, over 0, up to 1. If none
+	// Threshold is how probable a token must be to be in a set, MinThreshold to 1. If none
 	// is, the set is the most probable one. 1 is greedy decoding.
 	Threshold float64
 	// MaxTokens is how many tokens a set has at most; 0 = as many as the worker allows.
@@ -27,6 +27,10 @@ type Parallel struct {
 	ReturnSets bool
 }
 
+// MinThreshold is the smallest threshold. At most 10,000 tokens are over it, whatever the
+// vocabulary, so that a choice among them takes little memory.
+const MinThreshold = 0.0001
+
 // What the next distribution is made of: the mean of those that follow the set's tokens,
 // weighted by the tokens' probabilities, or that of the most probable token alone.
 const (
@@ -35,7 +39,7 @@ const (
 )
 
 // DynamicThreshold has the threshold go from Parallel.Threshold at the first position to
-// Final (over 0, up to 1) at the last that max_tokens allows.
+// Final (MinThreshold to 1) at the last that max_tokens allows.
 type DynamicThreshold struct {
 	Final float64
 	// Curve is CurveLinear, CurveBezier or CurveReLU.

@@ -70,12 +70,12 @@ func (p *parser) known(path string, raw json.RawMessage, names ...string) (given
 	return given
 }
 
-const allowedThreshold = "a number over 0, up to 1"
+const allowedThreshold = "a number from 0.0001 to 1"
 
 func (p *parser) parallelMember(at string, m Member, to *Parallel) {
 	switch m.Name {
 	case tempoThreshold:
-		p.number(at, m.Value, math.SmallestNonzeroFloat64, 1, allowedThreshold, &to.Threshold)
+		p.number(at, m.Value, MinThreshold, 1, allowedThreshold, &to.Threshold)
 	case "max_parallel_tokens":
 		p.count(at, m.Value, 1, maxSetTokens, fmt.Sprintf("an integer from 1 to %d", maxSetTokens), &to.MaxTokens)
 	case "isolate":
@@ -109,7 +109,7 @@ func (p *parser) dynamicThreshold(path string, raw json.RawMessage) *DynamicThre
 		at := path + "." + f.Name
 		switch f.Name {
 		case "final":
-			p.number(at, f.Value, math.SmallestNonzeroFloat64, 1, allowedThreshold, &d.Final)
+			p.number(at, f.Value, MinThreshold, 1, allowedThreshold, &d.Final)
 		case "curve":
 			p.choice(at, f.Value, &d.Curve, CurveLinear, CurveBezier, CurveReLU)
 		case "p1":

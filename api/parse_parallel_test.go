@@ -14,7 +14,7 @@ var parallelForms = map[string]*Parallel{
 	`{"isolate":null}`:              nil,
 	`{"selection_threshold":0.1}`:   {Threshold: 0.1, Mix: MixWeighted},
 	`{"selection_threshold":1}`:     {Threshold: 1, Mix: MixWeighted},
-	`{"selection_threshold":1e-30}`: {Threshold: 1e-30, Mix: MixWeighted},
+	`{"selection_threshold":0.0001}`: {Threshold: 0.0001, Mix: MixWeighted},
 	`{"selection_threshold":0.1,"max_parallel_tokens":1,"isolate":false,"mix":"weighted","min_steps":0,"max_cache_tokens":2,"return_parallel_sets":false}`: {
 		Threshold: 0.1, MaxTokens: 1, Mix: MixWeighted, MaxCacheTokens: 2,
 	},
@@ -109,9 +109,9 @@ func TestParseRequestFaultsOfParallel(t *testing.T) {
 	for _, b := range []badField{
 		{`"tempo":[]`, "tempo", says("wrong type", "selection_threshold")},
 		{`"tempo":true`, "tempo", says("wrong type")},
-		{`"tempo":{"isolate":true}`, "tempo.selection_threshold", says("missing", "over 0, up to 1")},
+		{`"tempo":{"isolate":true}`, "tempo.selection_threshold", says("missing", "0.0001 to 1")},
 		{`"tempo":{"selection_threshold":null,"mix":"top"}`, "tempo.selection_threshold", says("missing")},
-		{`"tempo":{"selection_threshold":0}`, "tempo.selection_threshold", says("out of range", "over 0, up to 1")},
+		{`"tempo":{"selection_threshold":0}`, "tempo.selection_threshold", says("out of range", "0.0001 to 1")},
 		{`"tempo":{"selection_threshold":1.01}`, "tempo.selection_threshold", says("out of range", "1.01")},
 		{`"tempo":{"selection_threshold":"0.1"}`, "tempo.selection_threshold", says("wrong type", `"0.1"`)},
 		{`"tempo":{"selection_treshold":0.1}`, "tempo.selection_treshold", says(`did you mean "tempo.selection_threshold"?`)},
@@ -131,7 +131,7 @@ func TestParseRequestFaultsOfParallel(t *testing.T) {
 		{with(`"return_parallel_sets":"yes"`), "tempo.return_parallel_sets", says("wrong type")},
 
 		{dynamic(`true`), "tempo.dynamic_threshold", says("wrong type", "{} asks for the defaults")},
-		{dynamic(`{"final":0}`), "tempo.dynamic_threshold.final", says("out of range", "over 0, up to 1")},
+		{dynamic(`{"final":0}`), "tempo.dynamic_threshold.final", says("out of range", "0.0001 to 1")},
 		{dynamic(`{"final":1.5}`), "tempo.dynamic_threshold.final", says("out of range")},
 		{dynamic(`{"curve":"sigmoid"}`), "tempo.dynamic_threshold.curve", says("not supported", `"linear", "bezier", "relu"`)},
 		{dynamic(`{"curve":2}`), "tempo.dynamic_threshold.curve", says("wrong type")},

@@ -11,12 +11,12 @@ import (
 // Parallel asks for several tokens at one position, under TEMPO's names. It is for lines
 // that do not say; SelectionThreshold is what asks, the others refine it.
 type Parallel struct {
-	SelectionThreshold  *float64 `mapstructure:"selection_threshold"` // over 0, up to 1; nil = one token at each position
+	SelectionThreshold  *float64 `mapstructure:"selection_threshold"` // api.MinThreshold to 1; nil = one token at each position
 	Isolate             bool     `mapstructure:"isolate"`
 	Mix                 string   `mapstructure:"mix"` // weighted or top
 	MinSteps            int      `mapstructure:"min_steps"`
 	DynamicThreshold    bool     `mapstructure:"dynamic_threshold"`
-	FinalThreshold      float64  `mapstructure:"final_threshold"` // over 0, up to 1
+	FinalThreshold      float64  `mapstructure:"final_threshold"` // api.MinThreshold to 1
 	BezierP1            float64  `mapstructure:"bezier_p1"`       // 0 to 1
 	BezierP2            float64  `mapstructure:"bezier_p2"`       // 0 to 1
 	UseReLU             bool     `mapstructure:"use_relu"`        // instead of the Bézier curve
@@ -54,15 +54,15 @@ func (c *Config) ForLines() *api.Parallel {
 }
 
 func (c *Config) validateParallel(v *validator) {
-	const probability, share = "a number over 0, up to 1", "a number from 0 to 1"
+	const probability, share = "a number from 0.0001 to 1", "a number from 0 to 1"
 	const maxWindow = 1024
 	p := c.Parallel
 	if t := p.SelectionThreshold; t != nil {
-		v.check("selection_threshold", *t, *t > 0 && *t <= 1, probability)
+		v.check("selection_threshold", *t, *t >= api.MinThreshold && *t <= 1, probability)
 	}
 	v.oneOf("mix", p.Mix, api.MixWeighted, api.MixTop)
 	v.check("min_steps", p.MinSteps, p.MinSteps >= 0, "0 or more")
-	v.check("final_threshold", p.FinalThreshold, p.FinalThreshold > 0 && p.FinalThreshold <= 1, probability)
+	v.check("final_threshold", p.FinalThreshold, p.FinalThreshold >= api.MinThreshold && p.FinalThreshold <= 1, probability)
 	for _, s := range []struct {
 		key   string
 		value float64
