@@ -147,6 +147,9 @@ func (s *Scheduler) displace() {
 				return
 			}
 			j.restart()
+			if j.leased > j.within(s.opts.Cells) { // it was granted when there were more
+				s.ask(j)
+			}
 		}
 	}
 }

@@ -153,7 +153,7 @@ func (j *job) want(pool int) int {
 		n = j.leased
 	}
 	n = min(n, j.longest)
-	if n > pool && j.leased < pool { // the share is what it can do without
+	if pool = j.within(pool); n > pool && (j.leased < pool || j.seat == nil) { // the share is what it can do without
 		n = max(pool, j.least())
 	}
 	return n

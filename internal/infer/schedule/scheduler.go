@@ -341,7 +341,7 @@ func (s *Scheduler) answered(j *job, leased int, err error) {
 		return
 	}
 	s.giveUp(j)
-	if j.seat == nil && j.leased > s.opts.Cells { // they have become fewer meanwhile
+	if j.seat == nil && j.leased > j.within(s.opts.Cells) { // they have become fewer meanwhile
 		s.ask(j)
 	}
 }
