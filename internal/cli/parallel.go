@@ -12,10 +12,15 @@ import (
 )
 
 // renderPrompt has the answer to a prompt of the command line written for people, if it
-// has several tokens at a position and goes to standard output. Colours need the sets.
+// has several tokens at a position and goes to standard output, unless the sets are asked for:
+// these are in the JSON. Colours need the sets.
 func renderPrompt(opts *submit.Options, screen *Screen, color bool) {
+	p := opts.Lines.Parallel
+	if p != nil && p.ReturnSets {
+		return
+	}
 	opts.Render = renderParallel(screen, color)
-	if p := opts.Lines.Parallel; p != nil && color && opts.Output == "-" {
+	if p != nil && color && opts.Output == "-" {
 		p.ReturnSets = true
 	}
 }
