@@ -21,18 +21,19 @@ func TestColoursNeedSets(t *testing.T) {
 		color    bool
 		want     *api.Parallel
 	}{
-		"colours":          {&api.Parallel{Threshold: 0.1}, "-", true, &api.Parallel{Threshold: 0.1, ReturnSets: true}},
-		"no colours":       {&api.Parallel{Threshold: 0.1}, "-", false, &api.Parallel{Threshold: 0.1}},
-		"to a file":        {&api.Parallel{Threshold: 0.1}, "out.jsonl", true, &api.Parallel{Threshold: 0.1}},
-		"asked for anyway": {&api.Parallel{Threshold: 0.1, ReturnSets: true}, "-", false, &api.Parallel{Threshold: 0.1, ReturnSets: true}},
-		"not parallel":     {nil, "-", true, nil},
+		"colours":      {&api.Parallel{Threshold: 0.1}, "-", true, &api.Parallel{Threshold: 0.1, ReturnSets: true}},
+		"no colours":   {&api.Parallel{Threshold: 0.1}, "-", false, &api.Parallel{Threshold: 0.1}},
+		"to a file":    {&api.Parallel{Threshold: 0.1}, "out.jsonl", true, &api.Parallel{Threshold: 0.1}},
+		"asked for":    {&api.Parallel{Threshold: 0.1, ReturnSets: true}, "-", false, &api.Parallel{Threshold: 0.1, ReturnSets: true}},
+		"not parallel": {nil, "-", true, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			opts := submit.Options{Output: test.output, Lines: batchfile.Options{Parallel: test.parallel}}
 			renderPrompt(&opts, &Screen{}, test.color)
 			require.Equal(t, test.want, opts.Lines.Parallel)
-			require.NotNil(t, opts.Render)
+			asked := name == "asked for"
+			require.Equal(t, asked, opts.Render == nil, "then they are written as JSON")
 		})
 	}
 }

@@ -61,7 +61,7 @@ without ` + "`--use-retroactive-removal`" + `, ` + "`--bezier-p1`" + ` beside ` 
 ` + "`--local`" + `, ` + "`--max-parallel-tokens`" + ` without ` + "`--selection-threshold`" + `. A file can have all
 of them, as TEMPO's has. ` + "`reproducible`" + ` and ` + "`temperature`" + ` 0 stand for one token at each
 position: beside ` + "`selection_threshold`" + ` they are errors, wherever they come from.
-` + "`--default-mode`" + ` switches all of it off.
+` + "`--default-mode`" + ` switches all of it off, but for lines that have a ` + "`tempo`" + ` of their own.
 
 Two keys of TEMPO's say in another way what others say, in a file or as a variable; the others
 win over them:
