@@ -1,0 +1,183 @@
+package schedule
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"tempo/api"
+	"tempo/internal/infer"
+	"tempo/internal/infer/infertest"
+)
+
+// full is a job whose sets are as wide as the worker allows.
+func full(change func(*api.Parallel)) api.Request {
+	j := wide(func(p *api.Parallel) {
+		p.Threshold, p.MaxTokens = api.MinThreshold, 0
+		if change != nil {
+			change(p)
+		}
+	})
+	j.Sampling.Temperature = 3
+	return j
+}
+
+// requireNoneStarves runs jobs beside each other, the last of which is short, and expects
+// it to end while the others go on.
+func requireNoneStarves(t *testing.T, opts Options, last api.Request, others ...api.Request) {
+	t.Helper()
+	r := run(t, newScheduler(t, opts, nil))
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, len(others))
+	for i, job := range others {
+		begun := make(chan struct{})
+		l, once := infertest.NewLease(0), false
+		l.Grant = func(_ context.Context, used, _ int) error {
+			if used > 0 && !once {
+				once = true
+				close(begun)
+			}
+			return nil
+		}
+		job.Prompt = fmt.Sprint(i, job.Prompt)
+		go func() {
+			_, err := r.run(ctx, job, l)
+			ended <- err
+		}()
+		<-begun
+	}
+	r.mustRun(t, last)
+	require.Empty(t, ended, "nobody else has ended yet")
+	stop()
+	for range others {
+		require.ErrorIs(t, <-ended, context.Canceled)
+	}
+}
+
+// Jobs whose sets take all outputs of a step leave some to the others.
+func TestNobodyStarvesBesideWideSets(t *testing.T) {
+	t.Parallel()
+	endless := full(nil)
+	endless.MaxTokens = 1000
+	plain := api.Request{Prompt: "and a plain job", MaxTokens: 20, IgnoreEOS: true}
+	set := full(nil)
+	set.MaxTokens = 20
+	apart := full(func(p *api.Parallel) { p.Isolate = true })
+	apart.MaxTokens = 20
+	for name, last := range map[string]api.Request{"plain": plain, "set": set, "isolated": apart} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			requireNoneStarves(t, options(32768, 8, 64), last, endless, endless)
+		})
+	}
+	t.Run("streams", func(t *testing.T) {
+		t.Parallel()
+		opts := options(32768, 8, 64)
+		opts.Layout = Streams
+		narrow := endless
+		two := *endless.Parallel
+		two.MaxTokens = 2
+		narrow.Parallel = &two
+		three := full(func(p *api.Parallel) { p.MaxTokens = 3 })
+		three.MaxTokens = 20
+		requireNoneStarves(t, opts, three, endless, narrow)
+	})
+}
+
+// Isolated jobs that are decoded anew need more sequences than there are at once: they take turns.
+func TestSequencesRunOut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 16384, 100, 512)
+	job := full(func(p *api.Parallel) {
+		p.Isolate = true
+		p.Dynamic = &api.DynamicThreshold{Final: 1, Curve: api.CurveReLU, ActivationPoint: 0.01}
+	})
+	job.MaxTokens = 40
+	const n = 4
+	ended, begun := make(chan error, n), make(chan struct{}, 100)
+	for i := range n {
+		job := job
+		job.Prompt = fmt.Sprint(i, job.Prompt)
+		l := infertest.NewLease(0)
+		l.Grant = func(_ context.Context, used, _ int) error {
+			if used > 0 {
+				begun <- struct{}{}
+			}
+			return nil
+		}
+		go func() {
+			_, err := r.run(t.Context(), job, l)
+			ended <- err
+		}()
+	}
+	for range n {
+		<-begun
+	}
+	// The pools are divided anew under them.
+	r.mustRun(t, api.Request{Prompt: "for it", MaxTokens: 2, Reproducible: true})
+	for range n {
+		require.NoError(t, <-ended)
+	}
+	requireIDsBack(t, r)
+}
+
+// Tokens can be removed however many jobs the worker may run.
+func TestRemovalWithManySequences(t *testing.T) {
+	t.Parallel()
+	for _, sequences := range []int{6, 128, 200, 256} {
+		out := newRig(t, 2048, sequences, 64).mustRun(t, wide(kinds()["visible with removal"]))
+		require.Positive(t, out.Parallel.Removed, "%d sequences", sequences)
+		require.Equal(t, 6, out.Parallel.Widest, "%d sequences", sequences)
+	}
+}
+
+// Where attention is read the pool is smaller: a job with sets ends there, and one that needs
+// more waits for another pool.
+func TestAttendedPoolIsSmaller(t *testing.T) {
+	t.Parallel()
+	opts := options(4096, 8, 64)
+	opts.Attends = func(cells int) int { return cells / 4 }
+	r := run(t, newScheduler(t, opts, nil))
+	removal := &api.RetroactiveRemoval{AttentionThreshold: 0.001, Window: 2}
+	endless := full(func(p *api.Parallel) { p.Removal = removal })
+	endless.MaxTokens = 0
+	out := r.mustRun(t, endless)
+	require.Equal(t, "length", out.Choices[0].FinishReason)
+	require.Equal(t, 1024, out.PromptTokens+out.Parallel.Tokens-out.Parallel.Removed)
+
+	ended, begun := make(chan error, 1), make(chan struct{})
+	l, once := infertest.NewLease(0), false
+	l.Grant = func(_ context.Context, used, _ int) error {
+		if used > 0 && !once {
+			once = true
+			close(begun)
+		}
+		return nil
+	}
+	job := full(func(p *api.Parallel) { p.Removal, p.MaxTokens = removal, 3 })
+	job.MaxTokens = 100
+	go func() {
+		_, err := r.run(t.Context(), job, l)
+		ended <- err
+	}()
+	<-begun
+	r.mustRun(t, api.Request{Prompt: infertest.Words(1500), MaxTokens: 4, IgnoreEOS: true})
+	require.NoError(t, <-ended)
+}
+
+// A bound on the cache that the prompt alone fills is an error.
+func TestMaxCacheTokensBelowThePrompt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1024, 4, 64)
+	prompt := r.mustRun(t, wide(nil)).PromptTokens
+	for most := 2; most <= prompt; most += 7 {
+		_, err := r.run(t.Context(), wide(func(p *api.Parallel) { p.MaxCacheTokens = most }), infertest.NewLease(0))
+		var request *infer.RequestError
+		require.ErrorAs(t, err, &request)
+		require.Equal(t, "tempo.max_cache_tokens", request.Param)
+	}
+	out := r.mustRun(t, wide(func(p *api.Parallel) { p.MaxCacheTokens = prompt + 1 }))
+	require.Equal(t, 1, out.Parallel.Tokens)
+}
