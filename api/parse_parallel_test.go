@@ -10,10 +10,10 @@ import (
 
 // parallelForms has values of tempo, and what is read of them.
 var parallelForms = map[string]*Parallel{
-	`{}`:                            nil,
-	`{"isolate":null}`:              nil,
-	`{"selection_threshold":0.1}`:   {Threshold: 0.1, Mix: MixWeighted},
-	`{"selection_threshold":1}`:     {Threshold: 1, Mix: MixWeighted},
+	`{}`:                             nil,
+	`{"isolate":null}`:               nil,
+	`{"selection_threshold":0.1}`:    {Threshold: 0.1, Mix: MixWeighted},
+	`{"selection_threshold":1}`:      {Threshold: 1, Mix: MixWeighted},
 	`{"selection_threshold":0.0001}`: {Threshold: 0.0001, Mix: MixWeighted},
 	`{"selection_threshold":0.1,"max_parallel_tokens":1,"isolate":false,"mix":"weighted","min_steps":0,"max_cache_tokens":2,"return_parallel_sets":false}`: {
 		Threshold: 0.1, MaxTokens: 1, Mix: MixWeighted, MaxCacheTokens: 2,
