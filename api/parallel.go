@@ -61,7 +61,7 @@ const (
 // RetroactiveRemoval says when a token of a set is removed, from the KV cache and from the
 // answer: when of the attention that later positions pay to its set less than
 // AttentionThreshold (0 to 1) is for it. Attention is the mean over all layers and heads,
-// and counts from the first position after the set up to the Window-th (1 or more).
+// and counts from the first position after the set up to the Window-th (1 to 64).
 // The one that is attended to most always stays.
 type RetroactiveRemoval struct {
 	AttentionThreshold float64

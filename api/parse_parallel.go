@@ -11,7 +11,7 @@ import (
 
 const (
 	maxSetTokens   = 256  // llama.cpp's most sequences
-	maxWindow      = 1024 // positions
+	maxWindow      = 64 // positions
 	tempoField     = "tempo"
 	tempoThreshold = "selection_threshold"
 )

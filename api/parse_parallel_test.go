@@ -37,8 +37,8 @@ var parallelForms = map[string]*Parallel{
 	`{"dynamic_threshold":{"curve":"relu","activation_point":0,"p1":null},"selection_threshold":0.1}`: {
 		Threshold: 0.1, Mix: MixWeighted, Dynamic: &DynamicThreshold{Final: 1, Curve: CurveReLU},
 	},
-	`{"retroactive_removal":{"attention_threshold":1,"window":1024},"selection_threshold":0.1}`: {
-		Threshold: 0.1, Mix: MixWeighted, Removal: &RetroactiveRemoval{AttentionThreshold: 1, Window: 1024},
+	`{"retroactive_removal":{"attention_threshold":1,"window":64},"selection_threshold":0.1}`: {
+		Threshold: 0.1, Mix: MixWeighted, Removal: &RetroactiveRemoval{AttentionThreshold: 1, Window: 64},
 	},
 	`{"retroactive_removal":{"attention_threshold":0,"window":null},"selection_threshold":0.1}`: {
 		Threshold: 0.1, Mix: MixWeighted, Removal: &RetroactiveRemoval{Window: 8},
@@ -146,8 +146,8 @@ func TestParseRequestFaultsOfParallel(t *testing.T) {
 
 		{with(`"retroactive_removal":0.01`), "tempo.retroactive_removal", says("wrong type", "{} asks for the defaults")},
 		{with(`"retroactive_removal":{"attention_threshold":1.1}`), "tempo.retroactive_removal.attention_threshold", says("out of range")},
-		{with(`"retroactive_removal":{"window":0}`), "tempo.retroactive_removal.window", says("out of range", "1 to 1024")},
-		{with(`"retroactive_removal":{"window":1025}`), "tempo.retroactive_removal.window", says("out of range")},
+		{with(`"retroactive_removal":{"window":0}`), "tempo.retroactive_removal.window", says("out of range", "1 to 64")},
+		{with(`"retroactive_removal":{"window":65}`), "tempo.retroactive_removal.window", says("out of range")},
 		{with(`"retroactive_removal":{"removal_window":5}`), "tempo.retroactive_removal.removal_window", says(`did you mean "tempo.retroactive_removal.window"?`)},
 
 		{`"selection_threshold":0.1`, "selection_threshold", says("unknown field", `did you mean "tempo.selection_threshold"?`)},

@@ -110,7 +110,7 @@ func keys() []key {
 		{name: "relu_activation_point", def: api.DefaultActivationPoint, commands: submit, usage: "part of the way at which it begins to change, 0 to 1"},
 		{name: "use_retroactive_removal", def: false, commands: submit, usage: "take back tokens that later positions do not attend to"},
 		{name: "attention_threshold", def: api.DefaultAttentionThreshold, commands: submit, usage: "share of the attention to its set below which a token is taken back, 0 to 1"},
-		{name: "removal_window", def: api.DefaultWindow, commands: submit, usage: "positions after a set whose attention counts, 1 to 1024"},
+		{name: "removal_window", def: api.DefaultWindow, commands: submit, usage: "positions after a set whose attention counts, 1 to 64"},
 		{name: "return_parallel_sets", def: false, commands: submit, usage: "results list all sets of tokens, with the threshold at each position"},
 		{name: "default_mode", def: false, commands: submit, usage: "one token at each position: selection_threshold and what refines it are not used"},
 	}

@@ -55,7 +55,7 @@ func (c *Config) ForLines() *api.Parallel {
 
 func (c *Config) validateParallel(v *validator) {
 	const probability, share = "a number from 0.0001 to 1", "a number from 0 to 1"
-	const maxWindow = 1024
+	const maxWindow = 64
 	p := c.Parallel
 	if t := p.SelectionThreshold; t != nil {
 		v.check("selection_threshold", *t, *t >= api.MinThreshold && *t <= 1, probability)

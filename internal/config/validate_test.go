@@ -61,7 +61,7 @@ func TestValidate(t *testing.T) {
 		{"bezier_p2", func(c *Config) { c.Parallel.BezierP2 = 2 }, "got 2"},
 		{"relu_activation_point", func(c *Config) { c.Parallel.ReLUActivationPoint = 1.5 }, "got 1.5"},
 		{"attention_threshold", func(c *Config) { c.Parallel.AttentionThreshold = math.NaN() }, "got NaN"},
-		{"removal_window", func(c *Config) { c.Parallel.RemovalWindow = 0 }, "got 0, allowed: 1 to 1024"},
+		{"removal_window", func(c *Config) { c.Parallel.RemovalWindow = 0 }, "got 0, allowed: 1 to 64"},
 		{"listen", func(c *Config) { c.Submit.Listen = "4222" }, "HOST:PORT"},
 		{"listen", func(c *Config) { c.Submit.Listen = "localhost:0" }, "1 to 65535"},
 	}

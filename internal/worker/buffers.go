@@ -52,7 +52,10 @@ func (w *Worker) mostTokens(request *api.Request) int {
 		most = min(most, n)
 	}
 	if request.Parallel != nil {
-		most = min(most*w.widthOf(request.Parallel), int(w.cells.Load()))
+		most *= w.widthOf(request.Parallel)
+		if request.Parallel.Removal == nil { // what was removed is not in the cache, but in the result
+			most = min(most, int(w.cells.Load()))
+		}
 	}
 	return most
 }

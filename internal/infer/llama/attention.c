@@ -74,6 +74,8 @@ void attention_want(struct attention *a, int32_t n, const int32_t *pair_rows, co
 
 int32_t attention_layers(const struct attention *a) { return a->layers; }
 
+bool attention_placed(const struct attention *a) { return a->placed; }
+
 static const void *host(const struct attention *a, const struct tensor *t) {
 	void *buffer = t->view_src != NULL ? t->view_src->buffer : t->buffer;
 	return buffer != NULL && a->is_host(buffer) ? t->data : NULL;
@@ -123,7 +125,7 @@ static bool add_weights(struct attention *a, const struct tensor *t) {
 	for (int64_t head = 0; head < t->ne[2]; head++) {
 		const float *weights = NULL;
 		for (int32_t i = 0; i < a->pairs; i++) {
-			if (a->pair_cells[i] >= t->ne[0] || a->pair_rows[i] >= a->rows) {
+			if (a->pair_cells[i] < 0 || a->pair_cells[i] >= t->ne[0] || a->pair_rows[i] < 0 || a->pair_rows[i] >= a->rows) {
 				return false;
 			}
 			if (weights == NULL || a->pair_rows[i] != a->pair_rows[i - 1]) {

@@ -94,6 +94,9 @@ func (a *attention) want(pairs []Attended, rows int) {
 
 // take makes weights of the sums.
 func (a *attention) take() error {
+	if !bool(C.attention_placed(a.reader)) {
+		return errors.New("read attention: where llama.cpp puts a token's keys is not as expected")
+	}
 	layers := int(C.attention_layers(a.reader))
 	if len(a.pairs) > 0 && layers <= 0 {
 		return errors.New("read attention: llama.cpp's weights are not where they are expected")
@@ -136,7 +139,9 @@ func (c *Context) Cell(row int) int { return int(c.attention.cells[row]) }
 
 // CheckAttention decodes a few tokens in an empty pool to see that attention can be read: what a
 // row attends to adds up to 1. The pool is empty again then.
-func (c *Context) CheckAttention() error {
+func (c *Context) CheckAttention() error { return errors.Join(c.checkAttention(), c.Forget(0)) }
+
+func (c *Context) checkAttention() error {
 	const n = 4
 	c.Clear()
 	for pos := range n {
@@ -163,5 +168,5 @@ func (c *Context) CheckAttention() error {
 	if math.Abs(sum-1) > 0.01 || seen != row+1 || pairs[c.Cell(0)].Weight == 0 || pairs[c.Cell(row)].Weight == 0 {
 		return fmt.Errorf("read attention: a token that sees %d has weights for %d, %.3f in all", row+1, seen, sum)
 	}
-	return c.Forget(0)
+	return nil
 }

@@ -28,6 +28,9 @@ void attention_want(struct attention *a, int32_t n, const int32_t *pair_rows, co
 // since attention_want. It is 0 if none was seen, and negative if they were not as expected.
 int32_t attention_layers(const struct attention *a);
 
+// attention_placed reports whether the cells were seen.
+bool attention_placed(const struct attention *a);
+
 void attention_free(struct attention *a);
 
 #endif

@@ -14,9 +14,15 @@ func (p *pool) allot() error {
 		}
 	}
 	left := p.remainder()
+	kept := 0
+	if prompts { // sets could fill every batch
+		kept = promptShare
+	}
+	left.tokens -= kept
 	if decode {
 		p.allotDecode(&left)
 	}
+	left.tokens += kept
 	if prompts {
 		p.allotPrompts(&left)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"tempo/api"
 	"tempo/internal/infer"
@@ -180,4 +181,49 @@ func TestMaxCacheTokensBelowThePrompt(t *testing.T) {
 	}
 	out := r.mustRun(t, wide(func(p *api.Parallel) { p.MaxCacheTokens = prompt + 1 }))
 	require.Equal(t, 1, out.Parallel.Tokens)
+}
+
+// As much is removed beside other wide jobs as alone: those for which there are no sequences to
+// keep members apart wait.
+func TestRemovalInCompany(t *testing.T) {
+	t.Parallel()
+	opts := options(16384, 50, 512)
+	opts.NoFlash = true
+	r := run(t, newScheduler(t, opts, nil))
+	job := full(func(p *api.Parallel) {
+		p.Removal = &api.RetroactiveRemoval{AttentionThreshold: 0.0195, Window: 4}
+	})
+	job.MaxTokens = 15
+	var alone []int
+	var jobs errgroup.Group
+	together := make([]int, 6)
+	for i := range together {
+		j := job
+		j.Prompt = fmt.Sprint(i, job.Prompt)
+		alone = append(alone, r.mustRun(t, j).Parallel.Removed)
+	}
+	for i := range together {
+		j := job
+		j.Prompt = fmt.Sprint(i, job.Prompt)
+		jobs.Go(func() error {
+			out, err := r.run(t.Context(), j, infertest.NewLease(0))
+			if err == nil {
+				together[i] = out.Parallel.Removed
+			}
+			return err
+		})
+	}
+	require.NoError(t, jobs.Wait())
+	for i, n := range alone {
+		require.InDelta(t, n, together[i], 0.1*float64(n))
+	}
+}
+
+// Sets of which only the first member has an output leave room for prompts.
+func TestPromptsBesideSetsOfOneOutput(t *testing.T) {
+	t.Parallel()
+	endless := full(func(p *api.Parallel) { p.Mix = api.MixTop })
+	endless.MaxTokens = 1000
+	plain := api.Request{Prompt: "and a plain job", MaxTokens: 5, IgnoreEOS: true}
+	requireNoneStarves(t, options(65536, 16, 64), plain, endless, endless, endless, endless)
 }

@@ -85,16 +85,30 @@ func (p *pool) gather(j *job) error {
 }
 
 // tag gives the i-th member of the newest set, which is in the pool, a sequence that has nothing
-// else at its position. Where there is none left, it cannot be removed.
+// else at its position.
 func (p *pool) tag(e *sets, m *parallel.Member, i, pos int) error {
-	if i >= len(e.tags) {
-		if forSteps := min(len(p.seats), p.spareIDs()/2); i > len(e.tags) || len(p.ids) <= forSteps {
-			return nil
-		}
-		e.tags = append(e.tags, p.lend())
-	}
 	m.Tag, m.Cell = e.tags[i], p.ctx.Cell(e.first+i)
 	return p.ctx.Join(e.own[i], m.Tag, pos)
+}
+
+// tags is how many sequences a job needs beside its seat for as long as it sits there.
+func (p *pool) tags(j *job) int {
+	if j.sets == nil || j.sets.o.Removal == nil {
+		return 0
+	}
+	o := p.ctx.Options()
+	n := min(p.mostIDs(true), max(o.Outputs, o.Sequences))
+	if most := j.sets.o.MaxTokens; most > 0 {
+		n = min(n, most)
+	}
+	return n
+}
+
+// lendTags takes them.
+func (p *pool) lendTags(j *job) {
+	for range p.tags(j) {
+		j.sets.tags = append(j.sets.tags, p.lend())
+	}
 }
 
 // untag gives back the sequences that keep a job's members apart.

@@ -79,6 +79,9 @@ func (p *pool) leased() int {
 
 // room reports whether a job can sit down now.
 func (p *pool) room(j *job) bool {
+	if n := p.tags(j); n > 0 && len(p.ids)-n < min(len(p.seats), p.spareIDs()/2) { // the rest is for the steps
+		return false
+	}
 	return slices.ContainsFunc(p.seats, func(s *seat) bool { return s.job == nil }) &&
 		(p.streams > 0 || p.leased()+j.leased <= p.cells)
 }
@@ -184,6 +187,7 @@ func (p *pool) sit(j *job) (bool, error) {
 func (p *pool) take(s *seat, j *job, common int) {
 	p.turn++
 	j.pool, j.seat = p, s
+	p.lendTags(j)
 	s.job, s.since, s.shared = j, p.turn, common
 	if j.started.IsZero() {
 		j.cached = min(common, j.prompt)

@@ -317,6 +317,8 @@ func (s *Scheduler) request(j *job, want int) {
 	used := j.cells
 	if j.seat == nil {
 		used = 0
+	} else { // what is given back belongs to others from now on
+		j.leased = min(j.leased, want)
 	}
 	j.asks.Go(func() {
 		leased, err := j.resize(used, want)
