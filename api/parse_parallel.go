@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	maxSetTokens   = 256  // llama.cpp's most sequences
-	maxWindow      = 64 // positions
+	maxSetTokens   = 256 // llama.cpp's most sequences
+	maxWindow      = 64  // positions
 	tempoField     = "tempo"
 	tempoThreshold = "selection_threshold"
 )
