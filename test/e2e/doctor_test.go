@@ -169,7 +169,7 @@ func TestMemoryTest(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(p.stdout.String()), &r))
 	require.True(t, r.Passed)
 	require.Positive(t, r.Generation.Tokens)
-	require.Greater(t, r.Generation.PeakReserved, r.Generation.Pool.Scale(0.6), "in 1.5 s, beside other tests")
+	require.Greater(t, r.Generation.PeakReserved, r.Generation.Pool.Scale(0.8))
 	require.Greater(t, r.Opposite.Need, r.Opposite.Available)
 	require.Less(t, r.Opposite.Limit, r.Opposite.Smallest)
 	require.LessOrEqual(t, r.Verdict.Peak, r.Verdict.Limit)
