@@ -16,6 +16,7 @@ import (
 	"tempo/internal/budget"
 	"tempo/internal/infer"
 	"tempo/internal/infer/toolcall"
+	"tempo/internal/settext"
 )
 
 // success makes the result of a job that was answered.
@@ -154,7 +155,7 @@ func topLogprob(token infer.TokenLogprob) api.TopLogprob {
 	for i, b := range token.Piece {
 		bytes[i] = int(b)
 	}
-	return api.TopLogprob{Token: escaped(token.Piece), Logprob: finite(token.Logprob), Bytes: bytes}
+	return api.TopLogprob{Token: settext.Whole(string(token.Piece)), Logprob: finite(token.Logprob), Bytes: bytes}
 }
 
 // textLogprobs are a choice's log probabilities in the form of a completion.
@@ -193,22 +194,7 @@ func textToken(piece []byte) string {
 	if utf8.Valid(piece) {
 		return string(piece)
 	}
-	return "bytes:" + escaped(piece)
-}
-
-// escaped is a token's text with the bytes that are not whole in UTF-8 written \xNN.
-func escaped(piece []byte) string {
-	var b strings.Builder
-	for len(piece) > 0 {
-		r, size := utf8.DecodeRune(piece)
-		if r == utf8.RuneError && size == 1 {
-			fmt.Fprintf(&b, `\x%02x`, piece[0])
-		} else {
-			b.Write(piece[:size])
-		}
-		piece = piece[size:]
-	}
-	return b.String()
+	return "bytes:" + settext.Whole(string(piece))
 }
 
 // finite is a log probability that JSON can write.
