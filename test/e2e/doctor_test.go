@@ -135,7 +135,7 @@ func TestMemoryTest(t *testing.T) {
 	require.NoError(t, gguf.WriteFile(h.path("model.gguf"), model))
 	run := func(limit float64, args ...string) (int, *process) {
 		p := h.start(t, nil, "worker", append([]string{
-			"memory-test", "--model", "model.gguf", "--max-cache-tokens", "2048", "--max-parallel-tokens", "4", "--seconds", "1.5",
+			"memory-test", "--model", "model.gguf", "--max-cache-tokens", "2048", "--max-parallel-tokens", "4", "--seconds", "4",
 			"--max-memory-gb", fmt.Sprintf("%.2f", limit),
 		}, args...)...)
 		code := p.wait(30 * time.Second)
