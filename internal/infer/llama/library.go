@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 
-	"github.com/ebitengine/purego"
 	"github.com/hybridgroup/yzma/pkg/llama"
 	"go.uber.org/zap"
 )
@@ -33,7 +31,7 @@ func (e *LibraryError) Hint() string {
 // Library is llama.cpp, loaded into this process.
 type Library struct {
 	log     *logSink
-	trim    func(keep uintptr) int32 // nil if there is none
+	malloc  malloc
 	decodes decodeFunctions
 	attends attentionFunctions
 	// allocating is held while a model or a context is made, so that the sizes
@@ -68,6 +66,7 @@ func Load(dir string, log *zap.Logger) (*Library, error) {
 	if err := llama.Load(dir); err != nil {
 		return nil, &LibraryError{dir, err}
 	}
+	malloc := tuneMalloc()
 	decodes, err := findDecodeFunctions(filepath.Join(dir, "libllama.so"))
 	if err != nil {
 		return nil, &LibraryError{dir, err}
@@ -85,29 +84,8 @@ func Load(dir string, log *zap.Logger) (*Library, error) {
 		return nil, &LibraryError{dir, err}
 	}
 	llama.Init()
-	loaded.dir, loaded.lib = dir, &Library{log: sink, trim: findTrim(), decodes: decodes, attends: attends}
+	loaded.dir, loaded.lib = dir, &Library{log: sink, malloc: malloc, decodes: decodes, attends: attends}
 	return loaded.lib, nil
-}
-
-// Trim has the C library and Go give back to the system what they keep of freed
-// memory.
-func (l *Library) Trim() {
-	debug.FreeOSMemory()
-	if l.trim != nil {
-		l.trim(0)
-	}
-}
-
-// findTrim is glibc's malloc_trim; other C libraries, that give memory back by
-// themselves, have none.
-func findTrim() func(keep uintptr) int32 {
-	symbol, err := purego.Dlsym(purego.RTLD_DEFAULT, "malloc_trim")
-	if err != nil {
-		return nil
-	}
-	var trim func(keep uintptr) int32
-	purego.RegisterFunc(&trim, symbol)
-	return trim
 }
 
 // HasGPU reports whether the libraries carry a GPU backend that found a device.
