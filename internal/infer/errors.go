@@ -30,7 +30,7 @@ func (e *RequestError) Hint() string { return e.Advice }
 // though the model itself could take it: memory is at fault, not the job.
 type PoolError struct {
 	Need int `json:"need"` // tokens: the prompt and one of output
-	Have int `json:"have"` // tokens of the whole pool
+	Have int `json:"have"` // tokens that it could have if it were alone
 }
 
 func (e *PoolError) Error() string {

@@ -48,12 +48,12 @@ func (e *shrunkError) Error() string {
 // one that tells numbers and remedies, or that the pool was large enough before it
 // shrank. Other errors stay as they are.
 func (w *Worker) noMemory(err error) error {
-	tokens := 0
+	tokens, most := 0, math.MaxInt
 	var pool *infer.PoolError
 	var large *budget.TooLargeError
 	switch {
 	case errors.As(err, &pool):
-		tokens = pool.Need
+		tokens, most = pool.Need, pool.Have // where attention is read it has fewer than there are
 	case errors.As(err, &large):
 		tokens = int(large.Need / w.pool.perCell)
 	default:
@@ -66,16 +66,21 @@ func (w *Worker) noMemory(err error) error {
 	if tokens <= w.plan.Cells && now < w.plan.Cells {
 		return &shrunkError{tokens: tokens, now: now, planned: w.plan.Cells}
 	}
+	cells := tokens
+	if most < now { // a larger pool has more of the one that the job can have
+		cells, now = tokens*now/max(most, 1), most
+	}
 	return &MemoryError{
 		Device: w.opts.Device.ID, Tokens: tokens, AvailableTokens: now,
 		Need: w.pool.perCell.Mul(int64(tokens)), Available: w.pool.perCell.Mul(int64(now)),
-		Remedies: w.remedies(tokens, now),
+		Remedies: w.remedies(tokens, now, cells),
 	}
 }
 
-// remedies are what would make room for a job of so many tokens.
-func (w *Worker) remedies(tokens, now int) []string {
-	cells := (tokens + cellStep - 1) / cellStep * cellStep
+// remedies are what would make room for a job of so many tokens, which needs a pool of so many
+// cells.
+func (w *Worker) remedies(tokens, now, cells int) []string {
+	cells = (cells + cellStep - 1) / cellStep * cellStep
 	need := w.pool.total(cells).Scale(1 / w.opts.Thresholds.Act)
 	var list []string
 	switch {
@@ -86,7 +91,8 @@ func (w *Worker) remedies(tokens, now int) []string {
 	default:
 		list = append(list, fmt.Sprintf("use a device with at least %v (this one has %v)", need.Add(w.opts.Reserve), w.opts.Device.Total))
 	}
-	if k, v := w.opts.Spec.CacheTypeK, w.opts.Spec.CacheTypeV; isF16(k) && isF16(v) && (w.opts.MaxCacheTokens == 0 || w.opts.MaxCacheTokens >= tokens) {
+	whole := cells < tokens+cellStep // else attention is read, which needs values that are not quantised
+	if k, v := w.opts.Spec.CacheTypeK, w.opts.Spec.CacheTypeV; whole && isF16(k) && isF16(v) && (w.opts.MaxCacheTokens == 0 || w.opts.MaxCacheTokens >= tokens) {
 		const share = 34.0 / 64 // a block of 32 values in q8_0 takes 34 bytes, in f16 64
 		if more := int(float64(now) / share); more >= tokens {
 			list = append(list, fmt.Sprintf("halve the KV cache with --cache-type-k q8_0 --cache-type-v q8_0: about %d tokens", more))

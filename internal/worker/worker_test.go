@@ -143,6 +143,20 @@ func TestMemoryThatCanNeverFit(t *testing.T) {
 	requireAnswered(t, got["custom-2"], 1)
 }
 
+// A job whose attention is read has a part of the pool only, and is told of that.
+func TestMemoryOfAPartOfThePool(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newWorker(t, c, &script{act: func(context.Context, infer.Request, string) error {
+		return &infer.PoolError{Need: 600, Have: 512}
+	}}, nil).run(t)
+	send(t, c, "b", "hello")
+	require.Equal(t, &api.MemoryError{
+		NeedBytes: 600 << 10, AvailableBytes: 512 << 10, NeedTokens: 600, AvailableTokens: 512,
+		Remedies: []string{"raise --max-cache-tokens to at least 1280", "shorten the prompt to at most 511 tokens"},
+	}, results(t, c, "b", 1)["custom-0"].Tempo.MemoryError)
+}
+
 func TestResultTooLargeForTheServer(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)

@@ -33,13 +33,14 @@ struct attention {
 	is_host_function *is_host;
 	get_function *get;
 
-	int32_t pairs;
-	const int32_t *pair_rows, *pair_cells;
+	int32_t n;
+	const struct attended *attended;
+	const int32_t *cells;
 	double *sums;
 	int32_t rows;
-	int64_t *cells;
+	int64_t *placed;
 
-	bool placed; // cells are known
+	bool is_placed;
 	int32_t layers;
 	float *row; // scratch, of a device's tensor
 	int64_t row_size;
@@ -60,21 +61,21 @@ void attention_free(struct attention *a) {
 	free(a);
 }
 
-void attention_want(struct attention *a, int32_t n, const int32_t *pair_rows, const int32_t *pair_cells, double *sums,
-                    int32_t rows, int64_t *cells) {
-	a->pairs = n;
-	a->pair_rows = pair_rows;
-	a->pair_cells = pair_cells;
+void attention_want(struct attention *a, int32_t n, const struct attended *attended, const int32_t *cells, double *sums,
+                    int32_t rows, int64_t *placed) {
+	a->n = n;
+	a->attended = attended;
+	a->cells = cells;
 	a->sums = sums;
 	a->rows = rows;
-	a->cells = cells;
-	a->placed = false;
+	a->placed = placed;
+	a->is_placed = false;
 	a->layers = 0;
 }
 
 int32_t attention_layers(const struct attention *a) { return a->layers; }
 
-bool attention_placed(const struct attention *a) { return a->placed; }
+bool attention_placed(const struct attention *a) { return a->is_placed; }
 
 static const void *host(const struct attention *a, const struct tensor *t) {
 	void *buffer = t->view_src != NULL ? t->view_src->buffer : t->buffer;
@@ -92,14 +93,14 @@ static const struct tensor *indices(const struct attention *a, const struct tens
 }
 
 static void read_cells(struct attention *a, const struct tensor *rows) {
-	const size_t size = (size_t)a->rows * sizeof *a->cells;
+	const size_t size = (size_t)a->rows * sizeof *a->placed;
 	const void *data = host(a, rows);
 	if (data != NULL) {
-		memcpy(a->cells, data, size);
+		memcpy(a->placed, data, size);
 	} else {
-		a->get(rows, a->cells, 0, size);
+		a->get(rows, a->placed, 0, size);
 	}
-	a->placed = true;
+	a->is_placed = true;
 }
 
 // device_row copies a row of weights from a device.
@@ -116,26 +117,45 @@ static const float *device_row(struct attention *a, const struct tensor *t, size
 	return a->row;
 }
 
-// add_weights adds what a layer's weights, of [cells, rows, heads], have for the pairs.
+// row_of is what a row of the batch attends to in one head, by cells; NULL = there is no memory.
+static const float *row_of(struct attention *a, const struct tensor *t, int64_t head, int64_t row) {
+	const size_t offset = (size_t)head * t->nb[2] + (size_t)row * t->nb[1];
+	const char *data = host(a, t);
+	return data != NULL ? (const float *)(data + offset) : device_row(a, t, offset);
+}
+
+// within reports whether the rows and cells of one are among so many.
+static bool within(const struct attention *a, const struct attended *one, int64_t rows, int64_t cells) {
+	if (one->first_row < 0 || one->first_row + one->rows > rows) {
+		return false;
+	}
+	for (int32_t i = one->at; i < one->at + one->n; i++) {
+		if (a->cells[i] < 0 || a->cells[i] >= cells) {
+			return false;
+		}
+	}
+	return true;
+}
+
+// add_weights adds what a layer's weights, of [cells, rows, heads], have of what is asked for.
 static bool add_weights(struct attention *a, const struct tensor *t) {
 	if (t->type != type_f32 || t->nb[0] != sizeof(float) || t->ne[1] != a->rows || t->ne[3] != 1) {
 		return false;
 	}
-	const char *data = host(a, t);
-	for (int64_t head = 0; head < t->ne[2]; head++) {
-		const float *weights = NULL;
-		for (int32_t i = 0; i < a->pairs; i++) {
-			if (a->pair_cells[i] < 0 || a->pair_cells[i] >= t->ne[0] || a->pair_rows[i] < 0 || a->pair_rows[i] >= a->rows) {
-				return false;
-			}
-			if (weights == NULL || a->pair_rows[i] != a->pair_rows[i - 1]) {
-				const size_t offset = (size_t)head * t->nb[2] + (size_t)a->pair_rows[i] * t->nb[1];
-				weights = data != NULL ? (const float *)(data + offset) : device_row(a, t, offset);
+	for (const struct attended *one = a->attended; one < a->attended + a->n; one++) {
+		if (!within(a, one, t->ne[1], t->ne[0])) {
+			return false;
+		}
+		for (int64_t head = 0; head < t->ne[2]; head++) {
+			for (int32_t row = one->first_row; row < one->first_row + one->rows; row++) {
+				const float *weights = row_of(a, t, head, row);
 				if (weights == NULL) {
 					return false;
 				}
+				for (int32_t i = one->at; i < one->at + one->n; i++) {
+					a->sums[i] += weights[a->cells[i]];
+				}
 			}
-			a->sums[i] += weights[a->pair_cells[i]];
 		}
 	}
 	a->layers += (int32_t)t->ne[2];
@@ -156,14 +176,14 @@ static bool evaluated(struct tensor *t, bool ask, void *user) {
 	}
 	if (is_weights(t)) {
 		if (ask) {
-			return a->pairs > 0;
+			return a->n > 0;
 		}
 		if (!add_weights(a, t)) {
 			a->layers = -1;
 		}
 		return true;
 	}
-	const struct tensor *rows = a->placed ? NULL : indices(a, t);
+	const struct tensor *rows = a->is_placed ? NULL : indices(a, t);
 	if (rows != NULL && !ask) {
 		read_cells(a, rows);
 	}

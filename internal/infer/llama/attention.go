@@ -40,20 +40,23 @@ func findAttentionFunctions(file string) (f attentionFunctions, err error) {
 // decoding is not done on Go's threads.
 type attention struct {
 	reader *C.struct_attention
-	pairs  []Attended     // of the batch
-	memory unsafe.Pointer // for the pairs and the rows of a batch
+	asked  []*Attended    // of the batch
+	memory unsafe.Pointer // for what follows
 	size   uintptr
 
-	pairRows, pairCells []C.int32_t
-	sums                []C.double
-	cells               []C.int64_t
+	sums     []C.double  // of all cells that are asked for
+	placed   []C.int64_t // for each row of the batch
+	attended []C.struct_attended
+	cells    []C.int32_t
 }
 
-// Attended is how much a row of a batch attends to a cell of the pool.
+// Attended is how much some rows of a batch attend to some cells of the pool.
 type Attended struct {
-	Row, Cell int
-	// Weight is the mean over all layers and heads, after Decode.
-	Weight float64
+	Row, Rows int // the first of the rows, and how many follow each other
+	Cells     []int
+	// Weights are those of the cells after Decode, the mean over the rows, all layers and heads; a
+	// cell that is not in use has none.
+	Weights []float64
 }
 
 func newAttention(f attentionFunctions) (*attention, error) {
@@ -70,26 +73,47 @@ func (a *attention) callback() (function, data uintptr) {
 }
 
 // want prepares for a batch of so many rows.
-func (a *attention) want(pairs []Attended, rows int) {
-	n := len(pairs)
-	const each = unsafe.Sizeof(C.double(0)) + 2*unsafe.Sizeof(C.int32_t(0))
-	if need := uintptr(n)*each + uintptr(rows)*unsafe.Sizeof(C.int64_t(0)); need > a.size {
+func (a *attention) want(asked []*Attended, rows int) {
+	cells := 0
+	for _, one := range asked {
+		cells += len(one.Cells)
+	}
+	a.reserve(rows, len(asked), cells)
+	a.asked = asked
+	at := 0
+	for i, one := range asked {
+		a.attended[i] = C.struct_attended{
+			first_row: C.int32_t(one.Row), rows: C.int32_t(one.Rows), at: C.int32_t(at), n: C.int32_t(len(one.Cells)),
+		}
+		for _, cell := range one.Cells {
+			a.sums[at], a.cells[at] = 0, C.int32_t(cell)
+			at++
+		}
+	}
+	C.attention_want(a.reader, C.int32_t(len(asked)), unsafe.SliceData(a.attended), unsafe.SliceData(a.cells),
+		unsafe.SliceData(a.sums), C.int32_t(rows), unsafe.SliceData(a.placed))
+}
+
+// reserve makes room for a batch, those with the largest elements first, so that all are aligned.
+func (a *attention) reserve(rows, asked, cells int) {
+	need := uintptr(cells)*(unsafe.Sizeof(C.double(0))+unsafe.Sizeof(C.int32_t(0))) +
+		uintptr(rows)*unsafe.Sizeof(C.int64_t(0)) + uintptr(asked)*unsafe.Sizeof(C.struct_attended{})
+	if need > a.size {
 		C.free(a.memory)
 		a.size = 2 * need
 		a.memory = C.malloc(C.size_t(a.size))
 	}
-	a.pairs = pairs
-	a.sums = unsafe.Slice((*C.double)(a.memory), n)
-	at := unsafe.Add(a.memory, n*int(unsafe.Sizeof(C.double(0))))
-	a.cells = unsafe.Slice((*C.int64_t)(at), rows)
-	at = unsafe.Add(at, rows*int(unsafe.Sizeof(C.int64_t(0))))
-	a.pairRows = unsafe.Slice((*C.int32_t)(at), n)
-	a.pairCells = unsafe.Slice((*C.int32_t)(unsafe.Add(at, n*int(unsafe.Sizeof(C.int32_t(0))))), n)
-	for i, p := range pairs {
-		a.sums[i], a.pairRows[i], a.pairCells[i] = 0, C.int32_t(p.Row), C.int32_t(p.Cell)
-	}
-	C.attention_want(a.reader, C.int32_t(n), unsafe.SliceData(a.pairRows), unsafe.SliceData(a.pairCells),
-		unsafe.SliceData(a.sums), C.int32_t(rows), unsafe.SliceData(a.cells))
+	at := a.memory
+	a.sums, at = carve[C.double](at, cells)
+	a.placed, at = carve[C.int64_t](at, rows)
+	a.attended, at = carve[C.struct_attended](at, asked)
+	a.cells, _ = carve[C.int32_t](at, cells)
+}
+
+// carve makes a slice of n of the memory at a place, and returns what is behind it.
+func carve[T any](at unsafe.Pointer, n int) (slice []T, behind unsafe.Pointer) {
+	var one T
+	return unsafe.Slice((*T)(at), n), unsafe.Add(at, n*int(unsafe.Sizeof(one)))
 }
 
 // take makes weights of the sums.
@@ -98,11 +122,16 @@ func (a *attention) take() error {
 		return errors.New("read attention: where llama.cpp puts a token's keys is not as expected")
 	}
 	layers := int(C.attention_layers(a.reader))
-	if len(a.pairs) > 0 && layers <= 0 {
+	if len(a.asked) > 0 && layers <= 0 {
 		return errors.New("read attention: llama.cpp's weights are not where they are expected")
 	}
-	for i := range a.pairs {
-		a.pairs[i].Weight = float64(a.sums[i]) / float64(layers)
+	at := 0
+	for _, one := range a.asked {
+		one.Weights = one.Weights[:0]
+		for range one.Cells {
+			one.Weights = append(one.Weights, float64(a.sums[at])/float64(layers*one.Rows))
+			at++
+		}
 	}
 	return nil
 }
@@ -118,16 +147,20 @@ func (a *attention) forget() {
 }
 
 // Attend has the next Decode find out how much rows of the batch attend to cells, and which
-// cell each row goes to; see Cell. The batch must be complete, and go through the model at
-// once. The pairs stand in the order of rows, and Decode fills them in; a cell that is not in
-// use has no weight. It needs ContextOptions.Attention.
-func (c *Context) Attend(pairs []Attended) {
-	c.attention.want(pairs, int(c.batch.NTokens))
+// cell each row goes to; see Attention. The batch must be complete, and go through the model at
+// once. It needs ContextOptions.Attention.
+func (c *Context) Attend(asked []*Attended) {
+	c.attention.want(asked, int(c.batch.NTokens))
 	c.attending = true
 }
 
-// attended takes what Decode has read.
-func (c *Context) attended() error {
+// Attention takes what the last Decode has read, if Attend was called before it: the weights,
+// and what Cell tells. After an error the context is as good as before, and nothing is known
+// of the batch.
+func (c *Context) Attention() error {
+	if !c.attending {
+		return nil
+	}
 	c.attending = false
 	defer c.attention.forget()
 	return c.attention.take()
@@ -135,7 +168,7 @@ func (c *Context) attended() error {
 
 // Cell is the cell of the pool that a row of the last batch for which Attend was called went
 // to.
-func (c *Context) Cell(row int) int { return int(c.attention.cells[row]) }
+func (c *Context) Cell(row int) int { return int(c.attention.placed[row]) }
 
 // CheckAttention decodes a few tokens in an empty pool to see that attention can be read: what a
 // row attends to adds up to 1. The pool is empty again then.
@@ -150,22 +183,22 @@ func (c *Context) checkAttention() error {
 		}
 	}
 	const row = 1 // attends to two
-	pairs := make([]Attended, min(256, c.opts.Cells))
-	for cell := range pairs {
-		pairs[cell] = Attended{Row: row, Cell: cell}
+	read := Attended{Row: row, Rows: 1}
+	for cell := range min(256, c.opts.Cells) {
+		read.Cells = append(read.Cells, cell)
 	}
-	c.Attend(pairs)
-	if err := c.Decode(); err != nil {
+	c.Attend([]*Attended{&read})
+	if err := errors.Join(c.Decode(), c.Attention()); err != nil {
 		return err
 	}
 	sum, seen := 0.0, 0
-	for _, p := range pairs {
-		sum += p.Weight
-		if p.Weight > 0 {
+	for _, weight := range read.Weights {
+		sum += weight
+		if weight > 0 {
 			seen++
 		}
 	}
-	if math.Abs(sum-1) > 0.01 || seen != row+1 || pairs[c.Cell(0)].Weight == 0 || pairs[c.Cell(row)].Weight == 0 {
+	if math.Abs(sum-1) > 0.01 || seen != row+1 || read.Weights[c.Cell(0)] == 0 || read.Weights[c.Cell(row)] == 0 {
 		return fmt.Errorf("read attention: a token that sees %d has weights for %d, %.3f in all", row+1, seen, sum)
 	}
 	return nil

@@ -17,18 +17,25 @@ struct attention *attention_new(void *op_desc, void *is_host, void *get);
 // the reader as its user data.
 void *attention_callback(void);
 
-// attention_want says what the next batch is to be read for: n pairs of a row of the batch
-// and a cell of the pool, sorted by rows, whose weights are added to sums; and, in cells, which
-// cell of the pool each of the batch's rows goes to. The arrays must stay until the batch is
-// done. With rows 0 nothing is read.
-void attention_want(struct attention *a, int32_t n, const int32_t *pair_rows, const int32_t *pair_cells, double *sums,
-                    int32_t rows, int64_t *cells);
+// struct attended is some rows of a batch that follow each other, and cells of the pool of which
+// it is asked how much these rows attend to them: n of the cells of attention_want, from at on.
+struct attended {
+	int32_t first_row, rows;
+	int32_t at, n;
+};
 
-// attention_layers is how many weights were added to each sum, one for each layer and head,
-// since attention_want. It is 0 if none was seen, and negative if they were not as expected.
+// attention_want says what the next batch is to be read for: the weights of all rows of each of
+// the n are added to the sums of its cells; and, in placed, which cell of the pool each of the
+// batch's rows goes to. The arrays must stay until the batch is done. With rows 0 nothing is
+// read.
+void attention_want(struct attention *a, int32_t n, const struct attended *attended, const int32_t *cells, double *sums,
+                    int32_t rows, int64_t *placed);
+
+// attention_layers is how many weights of each row were added to each sum, one for each layer and
+// head, since attention_want. It is 0 if none was seen, and negative if they were not as expected.
 int32_t attention_layers(const struct attention *a);
 
-// attention_placed reports whether the cells were seen.
+// attention_placed reports whether it was seen which cells the rows go to.
 bool attention_placed(const struct attention *a);
 
 void attention_free(struct attention *a);

@@ -47,7 +47,7 @@ type Context struct {
 	decoder *decoder // nil before the first Decode
 
 	attention *attention // nil without ContextOptions.Attention
-	attending bool       // Attend was called for the batch
+	attending bool       // Attend was called, and Attention was not
 
 	cache   budget.Bytes
 	compute budget.Bytes
@@ -230,8 +230,6 @@ func (c *Context) Decode() (err error) {
 	case code != 0:
 		_, reason := c.model.lib.log.take()
 		return fmt.Errorf("decode: llama.cpp returned %d: %s", code, reason)
-	case c.attending:
-		return c.attended()
 	}
 	return nil
 }

@@ -186,6 +186,19 @@ func (s *Sets) Open() []int {
 	return open
 }
 
+// Doubted are the members of the open sets that were not removed.
+func (s *Sets) Doubted() iter.Seq[*Member] {
+	return func(yield func(*Member) bool) {
+		for _, n := range s.Open() {
+			for i := range s.sets[n].Members {
+				if m := &s.sets[n].Members[i]; !m.Removed && !yield(m) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Set is the n-th set.
 func (s *Sets) Set(n int) *Set { return &s.sets[n] }
 

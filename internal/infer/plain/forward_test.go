@@ -190,17 +190,22 @@ func TestForwardAttention(t *testing.T) {
 			_, err := c.Add(rows[i].Token, rows[i].Position, 1, false)
 			require.NoError(t, err)
 		}
-		var pairs []llama.Attended // with all that was there before
+		var asked []*llama.Attended // with all that was there before
 		for row := range i - from {
-			for _, cell := range cells {
-				pairs = append(pairs, llama.Attended{Row: row, Cell: cell})
+			asked = append(asked, &llama.Attended{Row: row, Rows: 1, Cells: cells})
+		}
+		all := &llama.Attended{Row: 0, Rows: i - from, Cells: cells}
+		c.Attend(append(asked, all))
+		require.NoError(t, c.Decode())
+		require.NoError(t, c.Attention())
+		mean := make([]float64, len(cells))
+		for row, a := range asked {
+			for cell, weight := range a.Weights {
+				require.InDelta(t, attention[from+row][cell], weight, exact, "row %d", from+row)
+				mean[cell] += weight / float64(len(asked))
 			}
 		}
-		c.Attend(pairs)
-		require.NoError(t, c.Decode())
-		for n, p := range pairs {
-			require.InDelta(t, attention[from+p.Row][n%len(cells)], p.Weight, exact, "row %d", from+p.Row)
-		}
+		require.InDeltaSlice(t, mean, all.Weights, 1e-9)
 		for row := range i - from {
 			cells = append(cells, c.Cell(row))
 		}

@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -166,6 +167,39 @@ func TestAttendedPoolIsSmaller(t *testing.T) {
 	<-begun
 	r.mustRun(t, api.Request{Prompt: infertest.Words(1500), MaxTokens: 4, IgnoreEOS: true})
 	require.NoError(t, <-ended)
+}
+
+// If attention cannot be read any more, only the jobs that ask for it end, each with an error that
+// says what to do.
+func TestUnreadAttentionEndsRemovalOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 4096, 8, 64)
+	removal := func(p *api.Parallel) { p.Removal = &api.RetroactiveRemoval{AttentionThreshold: 0.001, Window: 2} }
+	endless, refused := full(removal), make(chan error, 1)
+	endless.MaxTokens = 0
+	begun := make(chan struct{})
+	l, once := infertest.NewLease(0), false
+	l.Grant = func(_ context.Context, used, _ int) error {
+		if used > 0 && !once {
+			once = true
+			close(begun)
+		}
+		return nil
+	}
+	go func() {
+		_, err := r.run(t.Context(), endless, l)
+		refused <- err
+	}()
+	<-begun
+	r.tell(func() { r.cannotRead(errors.New("the weights are elsewhere")) })
+	var request *infer.RequestError
+	require.ErrorAs(t, <-refused, &request)
+	require.Equal(t, "tempo.retroactive_removal", request.Param)
+	require.Contains(t, request.Message, "the weights are elsewhere")
+	_, err := r.run(t.Context(), wide(removal), infertest.NewLease(0))
+	require.ErrorAs(t, err, &request)
+	require.Positive(t, r.mustRun(t, wide(nil)).Parallel.Tokens)
+	requireIDsBack(t, r)
 }
 
 // A bound on the cache that the prompt alone fills is an error.

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"go.uber.org/zap"
-
 	"tempo/internal/budget"
 	"tempo/internal/infer/llama"
 )
@@ -108,12 +106,7 @@ func (s *Scheduler) allocate(warm bool) error {
 	if s.opts.Compute != nil {
 		s.compute = s.opts.Compute(s.opts.Cells)
 	}
-	first := s.choose(nil)
-	all := [][]layout{first}
-	if first[0].streams > 0 && s.opts.Layout != Streams && (warm && s.model.OnGPU() || s.opts.Compute == nil) {
-		all = [][]layout{{{cells: s.opts.Cells}}, first}
-	}
-	for _, l := range all {
+	for _, l := range s.likely(warm && s.model.OnGPU()) {
 		if err := s.open(l); err != nil {
 			return err
 		}
@@ -130,6 +123,19 @@ func (s *Scheduler) allocate(warm bool) error {
 	return nil
 }
 
+// likely are the layouts that are tried before the first job, that for jobs of which nothing is
+// known last. all: also those that jobs may come to.
+func (s *Scheduler) likely(all bool) (layouts [][]layout) {
+	if all && noRemoval(s.model, s.opts) == nil && s.divider().attended > 0 {
+		layouts = append(layouts, s.choose([]need{{tokens: 1, attends: true}}))
+	}
+	first := s.choose(nil)
+	if first[0].streams > 0 && s.opts.Layout != Streams && (all || s.opts.Compute == nil) {
+		layouts = append(layouts, []layout{{cells: s.opts.Cells}})
+	}
+	return append(layouts, first)
+}
+
 // open makes the pools anew; what they had is gone. Where two contexts cannot be had, or
 // their buffers together pass what is booked, one pool takes the place of both.
 func (s *Scheduler) open(layouts []layout) error {
@@ -138,9 +144,9 @@ func (s *Scheduler) open(layouts []layout) error {
 	}
 	p := s.pools[0]
 	if p.attends && !s.checked {
-		s.checked, s.unread = true, p.ctx.CheckAttention()
-		if s.unread != nil {
-			s.log.Error("attention cannot be read: jobs that ask for retroactive removal are refused", zap.Error(s.unread))
+		s.checked = true
+		if err := p.ctx.CheckAttention(); err != nil {
+			s.cannotRead(err)
 		}
 	}
 	if !p.exact || p.streams == 1 || s.probed {

@@ -1,8 +1,12 @@
 package schedule
 
 import (
+	"fmt"
 	"slices"
 
+	"go.uber.org/zap"
+
+	"tempo/internal/infer"
 	"tempo/internal/infer/llama"
 	"tempo/internal/infer/parallel"
 )
@@ -39,6 +43,34 @@ func (p *pool) mostIDs(tagged bool) int {
 
 // spareIDs is how many sequences belong to no seat, lent or not.
 func (p *pool) spareIDs() int { return llama.MostSequences - len(p.seats) }
+
+// readAttention takes what a step has read. If it could not be read, the jobs that are here for
+// it end, and others like them are refused from then on.
+func (s *Scheduler) readAttention(p *pool) error {
+	if err := p.ctx.Attention(); err != nil {
+		s.cannotRead(err)
+	}
+	if s.unread == nil {
+		return nil
+	}
+	for _, seat := range p.seats {
+		if j := seat.job; j != nil && j.sets != nil && j.sets.o.Removal != nil {
+			if err := s.leave(j, nil, s.unread); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// cannotRead notes that attention cannot be read.
+func (s *Scheduler) cannotRead(err error) {
+	s.log.Error("attention cannot be read: jobs that ask for retroactive removal are refused", zap.Error(err))
+	s.unread = &infer.RequestError{
+		Param: "tempo.retroactive_removal", Message: fmt.Sprintf("nothing can be removed retroactively here: %v", err),
+		Advice: "leave out retroactive_removal, or send the job to a worker with another model or device",
+	}
+}
 
 // settle brings the step's sets into the form in which they stay.
 func (p *pool) settle() error {
@@ -111,64 +143,52 @@ func (p *pool) lendTags(j *job) {
 	}
 }
 
-// untag gives back the sequences that keep a job's members apart.
+// untag gives back the sequences that keep a job's members apart, or were to.
 func (p *pool) untag(j *job) error {
 	if j.sets == nil {
 		return nil
 	}
-	for _, id := range j.sets.tags {
+	for _, id := range slices.Concat(j.sets.tags, j.sets.own) {
 		if err := p.giveBack(id); err != nil {
 			return err
 		}
 	}
+	j.sets.own = j.sets.own[:0]
 	return nil
-}
-
-// attended is what a row attends to, and which part of the row's set it is.
-type attended struct {
-	member *parallel.Member
-	part   float64
 }
 
 // attend has the step find out how much the newest sets attend to those that tokens may still be
 // removed from.
 func (p *pool) attend() {
-	p.pairs, p.attended = p.pairs[:0], p.attended[:0]
-	reading := false
+	p.asked = p.asked[:0]
 	for _, s := range p.seats {
 		j := s.job
 		if j == nil || j.sets == nil || j.sets.o.Removal == nil || j.sets.first < 0 {
 			continue
 		}
-		reading = true
-		open := j.sets.Open()
-		for row := range j.newest() {
-			for _, n := range open {
-				members := j.sets.Set(n).Members
-				for i := range members {
-					if m := &members[i]; !m.Removed {
-						p.pairs = append(p.pairs, llama.Attended{Row: j.sets.first + row, Cell: m.Cell})
-						p.attended = append(p.attended, attended{m, 1 / float64(j.newest())})
-					}
-				}
-			}
+		e := j.sets
+		e.attended.Row, e.attended.Rows, e.attended.Cells = e.first, j.newest(), e.attended.Cells[:0]
+		for m := range e.Doubted() {
+			e.attended.Cells = append(e.attended.Cells, m.Cell)
 		}
+		p.asked = append(p.asked, &e.attended)
 	}
-	if reading {
-		p.ctx.Attend(p.pairs)
+	if len(p.asked) > 0 {
+		p.ctx.Attend(p.asked)
 	}
 }
 
 // judge removes what the newest sets hardly attend to.
 func (p *pool) judge() error {
-	for i, a := range p.attended {
-		a.member.Attend(p.pairs[i].Weight * a.part)
-	}
-	p.attended = p.attended[:0]
 	for _, s := range p.seats {
 		j := s.job
 		if j == nil || j.sets == nil || j.sets.first < 0 {
 			continue
+		}
+		i := 0
+		for m := range j.sets.Doubted() {
+			m.Attend(j.sets.attended.Weights[i])
+			i++
 		}
 		for _, n := range j.sets.Open() {
 			if removed := j.sets.Judge(n); len(removed) > 0 {

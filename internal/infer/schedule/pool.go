@@ -11,20 +11,19 @@ import (
 // pool is one context with a seat for each sequence.
 type pool struct {
 	layout
-	ctx      *llama.Context
-	seats    []*seat
-	tree     prefix.Tree // of what the seats have, or will have when their job's prompt is through
-	turn     int         // counts the jobs that have sat down
-	order    []*seat     // see oldest
-	ready    []*seat     // see allotDecode
-	piece    int         // tokens of a prompt that go through the model together, for reproducible jobs; else 0
-	prompts  int         // batches of prompts since the last decoding step that had to wait for them
-	uncut    bool        // its sequences cannot be cut: nothing is shared
-	gapped   int         // decoding steps in a row in which there was a free seat between others
-	ids      []int       // sequences that belong to no seat: see lend
-	pairs    []llama.Attended
-	attended []attended // that pairs are of
-	left     *seat      // the one that a job has left for another since the last decoding
+	ctx     *llama.Context
+	seats   []*seat
+	tree    prefix.Tree       // of what the seats have, or will have when their job's prompt is through
+	turn    int               // counts the jobs that have sat down
+	order   []*seat           // see oldest
+	ready   []*seat           // see allotDecode
+	piece   int               // tokens of a prompt that go through the model together, for reproducible jobs; else 0
+	prompts int               // batches of prompts since the last decoding step that had to wait for them
+	uncut   bool              // its sequences cannot be cut: nothing is shared
+	gapped  int               // decoding steps in a row in which there was a free seat between others
+	ids     []int             // sequences that belong to no seat: see lend
+	asked   []*llama.Attended // of the step
+	left    *seat             // the one that a job has left for another since the last decoding
 }
 
 // seat is a sequence of a pool. When its job has left, what it has of the prompt stays,

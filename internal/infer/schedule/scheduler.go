@@ -384,11 +384,7 @@ func (s *Scheduler) step() error {
 			return fmt.Errorf("run a step with %d jobs: %w", len(s.jobs), err)
 		}
 		decoding += time.Since(start)
-		collect := p.settle
-		if p.vectors {
-			collect = func() error { return s.collect(p) }
-		}
-		if err := collect(); err != nil {
+		if err := s.take(p); err != nil {
 			return err
 		}
 	}
@@ -399,6 +395,17 @@ func (s *Scheduler) step() error {
 		s.steps.add(decoding, time.Since(began)-decoding)
 	}
 	return nil
+}
+
+// take takes what a pool has just decoded.
+func (s *Scheduler) take(p *pool) error {
+	if p.vectors {
+		return s.collect(p)
+	}
+	if err := s.readAttention(p); err != nil {
+		return err
+	}
+	return p.settle()
 }
 
 // leave ends a job at a step, with what it came to or with what is wrong with it. It

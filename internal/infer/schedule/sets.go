@@ -30,6 +30,8 @@ type sets struct {
 	over    int // how many there were
 	err     error
 
+	attended llama.Attended // the newest set's to those that tokens may be removed from
+
 	own     []int // sequences of the members that go through the model in this step
 	tags    []int // sequences that keep the members of a set apart afterwards
 	removed bool  // in this step something was
