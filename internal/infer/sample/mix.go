@@ -16,7 +16,8 @@ type MixOptions struct {
 	Bias map[int32]float64
 }
 
-// Mixture chooses the sets of one job. It must be used from one goroutine at a time.
+// Mixture chooses the sets of one job. It must be used from one goroutine at a time, but for
+// Measure.
 type Mixture struct {
 	vocab   int
 	scale   float64 // of the temperature, for powers of two
@@ -28,6 +29,7 @@ type Mixture struct {
 	before  []float32
 
 	parts  []part
+	rows   int // of the step, the first of parts
 	found  []Candidate
 	values []float64 // scratch
 }
@@ -36,9 +38,11 @@ type Mixture struct {
 // e^((logit - max) / temperature) / mass.
 type part struct {
 	row
-	mass  float64
-	share float64 // the row's weight / mass: what its likeliest token has of the mixture
-	least float32 // the logit from which on its tokens are listed
+	weight float64 // of all
+	mass   float64
+	share  float64 // weight / mass: what its likeliest token has of the mixture
+	err    error   // of measuring it
+	least  float32 // the logit from which on its tokens are listed
 }
 
 // Candidate is a token of a set, with what probability the mixture has it: over 0, up to 1,
@@ -63,34 +67,61 @@ func NewMixture(o MixOptions, vocab int) *Mixture {
 	}
 }
 
-// Next mixes the distributions that rows of logits give, by the weights (one for each row,
-// over 0; their sum does not matter), and chooses the tokens that are at least as probable as
-// the threshold (over 0, up to 1), or if none is, the most probable one. It returns the
-// `most` (1 or more) most probable of them, the most probable first, of equal ones that with
-// the lower id; and how many they are in all, 1 or more. The set is the caller's until the
-// next call.
-//
-// A row has a logit for each token of the vocabulary (-Inf: it cannot come). While Next runs
-// it changes rows, so that no two may share memory; when it returns, also with an error, they
-// are as before. Tokens in ban cannot come this time; those outside the vocabulary do not matter.
-//
-// It returns ErrNotNumbers, or ErrNoToken if there is a row in which no token may come, wrapped.
+// Next does all of a step: Begin, Measure for each row, Choose.
 func (m *Mixture) Next(rows [][]float32, weights []float64, threshold float64, most int, ban []int32) (set []Candidate, all int, err error) {
-	total, err := m.check(rows, weights, most)
-	if err != nil {
-		return nil, 0, fmt.Errorf("choose a set: %w", err)
+	if err := m.Begin(rows, weights, ban); err != nil {
+		return nil, 0, err
 	}
-	m.change(rows, ban)
-	defer m.restore(rows)
+	for i := range rows {
+		m.Measure(i)
+	}
+	return m.Choose(threshold, most)
+}
+
+// Begin begins to mix the distributions that rows of logits give, by the weights (one for each
+// row, over 0; their sum does not matter). After it Measure must be called for each row, and
+// then Choose, unless it returns an error.
+//
+// A row has a logit for each token of the vocabulary (-Inf: it cannot come). Rows are changed
+// until Choose returns, also with an error, so that no two may share memory; then they are as
+// before. Tokens in ban cannot come this time; those outside the vocabulary do not matter.
+func (m *Mixture) Begin(rows [][]float32, weights []float64, ban []int32) error {
+	total, err := m.check(rows, weights)
+	if err != nil {
+		return fmt.Errorf("choose a set: %w", err)
+	}
 	for len(m.parts) < len(rows) {
 		m.parts = append(m.parts, part{row: row{level: m.level}})
 	}
-	parts := m.parts[:len(rows)]
+	m.change(rows, ban)
+	m.rows = len(rows)
+	for i, logits := range rows {
+		p := &m.parts[i]
+		p.logits, p.weight = logits, weights[i]/total
+	}
+	return nil
+}
+
+// Measure does what concerns the i-th row alone, and most of the work. It may be called for
+// several rows at once.
+func (m *Mixture) Measure(i int) { m.parts[i].measure(m.scale) }
+
+// Choose chooses the tokens that are at least as probable as the threshold (over 0, up to 1), or
+// if none is, the most probable one. It returns the `most` (1 or more) most probable of
+// them, the most probable first, of equal ones that with the lower id; and how many they are
+// in all, 1 or more. The set is the caller's until the next Begin.
+//
+// It returns ErrNotNumbers, or ErrNoToken if there is a row in which no token may come, wrapped.
+func (m *Mixture) Choose(threshold float64, most int) (set []Candidate, all int, err error) {
+	parts := m.parts[:m.rows]
+	defer m.restore(parts)
+	if most < 1 {
+		return nil, 0, fmt.Errorf("choose a set: at most %d tokens", most)
+	}
 	for i := range parts {
-		if err := parts[i].measure(rows[i], m.scale); err != nil {
+		if err := parts[i].err; err != nil {
 			return nil, 0, fmt.Errorf("choose a set: %w", err)
 		}
-		parts[i].share = weights[i] / total / parts[i].mass
 	}
 	best := m.find(parts, threshold)
 	set, all = m.choose(best, most)
@@ -98,12 +129,9 @@ func (m *Mixture) Next(rows [][]float32, weights []float64, threshold float64, m
 }
 
 // check returns the sum of the weights.
-func (m *Mixture) check(rows [][]float32, weights []float64, most int) (total float64, err error) {
+func (m *Mixture) check(rows [][]float32, weights []float64) (total float64, err error) {
 	if len(rows) == 0 || len(weights) != len(rows) {
 		return 0, fmt.Errorf("%d weights for %d rows of logits", len(weights), len(rows))
-	}
-	if most < 1 {
-		return 0, fmt.Errorf("at most %d tokens", most)
 	}
 	for i, row := range rows {
 		if len(row) != m.vocab {
@@ -128,28 +156,28 @@ func (m *Mixture) change(rows [][]float32, ban []int32) {
 	}
 }
 
-func (m *Mixture) restore(rows [][]float32) {
-	for i, logits := range rows {
-		m.changes.undo(logits, m.before[i*len(m.changes):])
+func (m *Mixture) restore(parts []part) {
+	for i := range parts {
+		m.changes.undo(parts[i].logits, m.before[i*len(m.changes):])
 	}
 }
 
-// measure is the first of two things that concern one row alone: what its softmax divides by.
-func (p *part) measure(logits []float32, scale float64) error {
-	if blocks := (len(logits) + blockSize - 1) / blockSize; len(p.tops) != blocks {
+// measure finds out what the row's softmax divides by.
+func (p *part) measure(scale float64) {
+	if blocks := (len(p.logits) + blockSize - 1) / blockSize; len(p.tops) != blocks {
 		p.tops = make([]float32, blocks)
 	}
-	p.logits = logits
 	var numbers bool
-	p.mass, numbers = p.level.scanMass(logits, scale, p.tops)
-	return p.top(numbers)
+	p.mass, numbers = p.level.scanMass(p.logits, scale, p.tops)
+	p.err = p.top(numbers)
+	p.share = p.weight / p.mass
 }
 
 // slack is by how much less probable tokens may be that are listed, relatively: more than
 // rounding does.
 const slack = 1e-5
 
-// reaching is the second: it lists the tokens that have the probability in this row.
+// reaching lists the tokens that have the probability in this row.
 func (p *part) reaching(probability, inverse float64) {
 	least := float64(p.max) + (math.Log(probability*p.mass)-slack)/inverse
 	p.least = max(math.Nextafter32(float32(least), float32(math.Inf(-1))), -math.MaxFloat32)

@@ -102,9 +102,9 @@ func (s *Scheduler) sampling(j *job, seed uint64) sample.Options {
 	return o
 }
 
-// pick chooses a token for every job that has an output, on several cores.
+// pick chooses a token, or a set, for every job that has an output, on several cores.
 func (s *Scheduler) pick() error {
-	s.picking = s.picking[:0]
+	s.picking, s.choosing = s.picking[:0], s.choosing[:0]
 	for _, j := range s.jobs {
 		if j.index < 0 || j.vectors != nil {
 			continue
@@ -112,25 +112,20 @@ func (s *Scheduler) pick() error {
 		if j.answer.text == nil {
 			s.begin(j)
 		}
-		if j.sets != nil {
-			if err := j.sets.read(j); err != nil {
-				return err
-			}
-			s.picking = append(s.picking, picking{j, nil})
-			continue
-		}
-		logits, err := j.pool.ctx.Logits(j.index) // llama.cpp sorts them on the first call: not from several goroutines
-		if err != nil {
+		if err := s.output(j); err != nil {
 			return err
 		}
-		s.picking = append(s.picking, picking{j, logits})
 	}
 	s.workers.Each(len(s.picking), s.pickOne)
+	s.workers.Each(len(s.choosing), s.chooseOne)
 	now := time.Now()
 	for _, p := range s.picking {
 		accept := s.accept
 		if p.sets != nil {
 			accept = s.acceptSet
+		}
+		if p.row > 0 { // the job had its turn with the first
+			continue
 		}
 		if err := accept(p.job, now); err != nil {
 			return err
@@ -139,16 +134,44 @@ func (s *Scheduler) pick() error {
 	return nil
 }
 
-// picking is a job with an output.
+// output takes a job's logits from the step. llama.cpp sorts them on the first call: not from
+// several goroutines.
+func (s *Scheduler) output(j *job) error {
+	if j.sets == nil {
+		logits, err := j.pool.ctx.Logits(j.index)
+		if err != nil {
+			return err
+		}
+		s.picking = append(s.picking, picking{job: j, logits: logits})
+		return nil
+	}
+	if err := j.sets.read(j); err != nil {
+		return err
+	}
+	s.beginSet(j)
+	s.choosing = append(s.choosing, j)
+	for row := range j.sets.rows {
+		s.picking = append(s.picking, picking{job: j, row: row})
+	}
+	return nil
+}
+
+// picking is an output of a job.
 type picking struct {
 	*job
 	logits []float32
+	row    int // of a set
 }
 
-// pick draws the job's next token from the step's output.
+// pick draws the job's next token from the step's output, or does what concerns one row of a set
+// alone.
 func (p picking) pick() {
 	a := &p.answer
 	switch {
+	case p.sets != nil:
+		if p.sets.err == nil {
+			p.sets.mixture.Measure(p.row)
+		}
 	case a.err != nil:
 	case a.grammar == nil:
 		a.picked, a.err = a.sampler.Next(p.logits, nil)

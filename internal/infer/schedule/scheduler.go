@@ -67,7 +67,9 @@ type Scheduler struct {
 	judged    int       // arrived, when alike was found out last
 	picking   []picking // of the step
 	workers   *sample.Workers
+	choosing  []*job      // of them, those with sets
 	pickOne   func(i int) // of picking; made once, for a step allocates nothing
+	chooseOne func(i int) // of choosing
 	probed    bool        // single is known
 	single    bool        // reproducible jobs must run one at a time
 	narrow    int         // see Narrow; 0 = no bound
@@ -97,13 +99,8 @@ func New(model *llama.Model, opts Options, log *zap.Logger) (*Scheduler, error) 
 		grammars: sync.OnceValue(model.Grammars),
 	}
 	s.cells.Store(int64(opts.Cells))
-	s.pickOne = func(i int) {
-		if p := s.picking[i]; p.sets != nil {
-			s.pickSet(p.job)
-		} else {
-			p.pick()
-		}
-	}
+	s.pickOne = func(i int) { s.picking[i].pick() }
+	s.chooseOne = func(i int) { s.choosing[i].sets.choose(model.Vocabulary()) }
 	s.workers = sample.NewWorkers(opts.Threads)
 	if err := s.allocate(true); err != nil {
 		return nil, errors.Join(err, s.Close())

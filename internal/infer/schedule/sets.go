@@ -246,14 +246,20 @@ func (e *sets) read(j *job) error {
 	return nil
 }
 
-// pick chooses the next set among all tokens.
-func (s *Scheduler) pickSet(j *job) {
-	e := j.sets
+// beginSet prepares for the choice of a job's next set.
+func (s *Scheduler) beginSet(j *job) {
 	var ban []llama.Token
-	if j.req.Job.IgnoreEOS || !e.MayEnd() {
+	if j.req.Job.IgnoreEOS || !j.sets.MayEnd() {
 		ban = s.model.EndTokens()
 	}
-	e.chosen, e.over, e.err = e.mixture.Next(e.rows, e.weights, e.Threshold(), s.model.Vocabulary(), ban)
+	j.sets.err = j.sets.mixture.Begin(j.sets.rows, j.sets.weights, ban)
+}
+
+// choose chooses the next set among all tokens.
+func (e *sets) choose(vocabulary int) {
+	if e.err == nil {
+		e.chosen, e.over, e.err = e.mixture.Choose(e.Threshold(), vocabulary)
+	}
 }
 
 // acceptSet adds the set that was chosen to the job's answer, and ends it if it was the
