@@ -59,6 +59,7 @@ type source struct {
 	isFlag bool
 	name   string // for messages
 	isFile bool
+	unread bool // its value could not be read, which is a fault already
 }
 
 // loader gathers settings from the weakest place to the strongest.
@@ -198,7 +199,7 @@ func (l *loader) decode(c *Config) error {
 		if allowed != "" {
 			l.faults = append(l.faults, fault(k, value, allowed, from))
 			typed = k.def
-			delete(l.sources, k.name)
+			l.sources[k.name] = source{unread: true}
 		}
 		l.viper.Set(k.name, typed)
 	}

@@ -184,6 +184,8 @@ func TestLoadUnderstandsTheNATSTool(t *testing.T) {
 func TestLoadTraps(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, text, env, says string }{
+		{name: "a word for a threshold", env: "TEMPO_SELECTION_THRESHOLD=abc", says: `selection_threshold: got "abc" (from environment TEMPO_SELECTION_THRESHOLD), allowed: a number`},
+		{name: "a word for a threshold, refined", text: `selection_threshold: abc`, env: "TEMPO_ISOLATE=true", says: `selection_threshold: got "abc" (from file `},
 		{name: "a word for a count", env: "TEMPO_MAX_CACHE_TOKENS=abc", says: `max_cache_tokens: got "abc" (from environment TEMPO_MAX_CACHE_TOKENS), allowed: an integer`},
 		{name: "a duration for a count", env: "TEMPO_THREADS=30s", says: `threads: got "30s"`},
 		{name: "a fraction for a count", env: "TEMPO_THREADS=1.5", says: `threads: got "1.5"`},

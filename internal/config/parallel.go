@@ -110,7 +110,7 @@ func (c *Config) validateRefinements(v *validator) {
 		if !from.text || !r.asks {
 			continue
 		}
-		missing := slices.DeleteFunc(r.needs, func(key string) bool { return on[key] })
+		missing := slices.DeleteFunc(r.needs, func(key string) bool { return on[key] || v.sources[key].unread })
 		switch {
 		case len(missing) > 0:
 			v.faults = append(v.faults, without(r.key, from, missing...))

@@ -86,7 +86,7 @@ type validator struct {
 }
 
 func (v *validator) check(name string, value any, ok bool, allowed string) {
-	if ok {
+	if ok || v.sources[name].unread {
 		return
 	}
 	v.faults = append(v.faults, fault(keyOf(name), value, allowed, v.sources[name]))
