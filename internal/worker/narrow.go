@@ -135,8 +135,11 @@ func (n *narrower) relax(ctx context.Context, room bool) {
 		bounds, reason = nil, "no job is parallel"
 	}
 	n.set(ctx, bounds)
-	n.log.Info("the sets of parallel jobs may be wider again", zap.Int("width", last(bounds)),
-		zap.Int("before", before), zap.String("reason", reason))
+	fields := []zap.Field{zap.Int("before", before), zap.String("reason", reason)}
+	if width := last(bounds); width > 0 { // else there is no bound
+		fields = append(fields, zap.Int("width", width))
+	}
+	n.log.Info("the sets of parallel jobs may be wider again", fields...)
 }
 
 // set has the last of the bounds in force, 0 where there are none. turn is held. An engine

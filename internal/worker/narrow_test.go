@@ -110,6 +110,7 @@ func TestNarrowerRelaxes(t *testing.T) {
 		}
 		require.Equal(t, 1, rest(calm-moment-time.Millisecond, true), "too early")
 		require.Equal(t, 3, rest(time.Millisecond, true))
+		require.EqualValues(t, 3, s.logged.TakeAll()[3].ContextMap()["width"])
 		require.Equal(t, 3, rest(calm-time.Millisecond, true), "each step takes as long")
 		require.Equal(t, 3, rest(time.Hour, false), "there is no room")
 		end, other := s.wait(), s.wait()
@@ -126,6 +127,9 @@ func TestNarrowerRelaxes(t *testing.T) {
 		require.Equal(t, 3, rest(calm-time.Millisecond, true))
 		require.Equal(t, 6, rest(time.Millisecond, true))
 		require.Equal(t, 0, rest(calm, true))
+		said := s.logged.TakeAll()
+		require.NotContains(t, said[len(said)-1].ContextMap(), "width", "there is no bound any more")
+		require.EqualValues(t, 6, said[len(said)-1].ContextMap()["before"])
 		require.Equal(t, 0, rest(calm, true))
 		require.Equal(t, []int{3, 6, 3, 6, 0}, s.told)
 		require.EqualValues(t, 4, s.steps.Load(), "only those down count")
