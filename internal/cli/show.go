@@ -97,16 +97,23 @@ func runShow(cmd *cobra.Command, arg string, o showOptions) error {
 // fileAndLine takes FILE[:LINE] apart. A file whose own name ends so is that file.
 func fileAndLine(arg string) (file string, line int, err error) {
 	at := strings.LastIndexByte(arg, ':')
-	if at < 0 || strings.Trim(arg[at+1:], "0123456789") != "" || at == len(arg)-1 {
+	if at < 0 || isThere(arg) {
 		return arg, 0, nil
 	}
-	if _, err := os.Stat(arg); err == nil {
-		return arg, 0, nil
+	file, after := arg[:at], arg[at+1:]
+	if isNumber := after != "" && strings.Trim(after, "0123456789") == ""; !isNumber && !isThere(file) {
+		return arg, 0, nil // the colon is one of a name
 	}
-	if line, err = strconv.Atoi(arg[at+1:]); err != nil || line == 0 {
-		return "", 0, fmt.Errorf("%q: lines are counted from 1", arg)
+	if line, err = strconv.Atoi(after); err != nil || line < 1 {
+		return "", 0, fmt.Errorf("%q: after the colon stands a line of %s, got %q, allowed: a number, from 1; --custom-id chooses by the name", arg, file, after)
 	}
-	return arg[:at], line, nil
+	return file, line, nil
+}
+
+// isThere reports whether there is such a file, or standard input is meant.
+func isThere(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil || file == "-"
 }
 
 // drawPage makes the page in memory, so that a failure leaves nothing behind.
@@ -170,15 +177,27 @@ func (e *occupiedError) Error() string {
 // Hint says how to write the page.
 func (e *occupiedError) Hint() string { return "name another file with -o, or this one, to replace it" }
 
-// writePage writes the page and its directory, but not over the results.
+// noDirectoryError says that the directory of a page is missing.
+type noDirectoryError struct{ path, dir string }
+
+func (e *noDirectoryError) Error() string {
+	return fmt.Sprintf("write the page %s: there is no directory %s", e.path, e.dir)
+}
+
+// Hint says what to do.
+func (e *noDirectoryError) Hint() string { return "make " + e.dir + ", or name another file with -o" }
+
+// writePage writes the page, but not over the results. Its directory must be there: what is
+// written in a moment is no reason to make one of a name that was misspelt.
 func writePage(path, results string, page []byte) error {
 	if in, err := os.Stat(results); err == nil {
 		if out, err := os.Stat(path); err == nil && os.SameFile(in, out) {
 			return fmt.Errorf("write the page: %s is the file of the results", path)
 		}
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("write the page: %w", err)
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return &noDirectoryError{path, dir}
 	}
 	if err := os.WriteFile(path, page, 0o644); err != nil {
 		return fmt.Errorf("write the page: %w", err)

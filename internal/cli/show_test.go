@@ -36,6 +36,7 @@ func TestShow(t *testing.T) {
 	t.Chdir(t.TempDir())
 	file(t, ".", "r.jsonl", shown+shown)
 	file(t, ".", "r.jsonl:1", shown)
+	require.NoError(t, os.MkdirAll("deep/er", 0o755))
 	for name, test := range map[string]struct {
 		stdin string
 		args  []string
@@ -77,17 +78,20 @@ func TestShowFails(t *testing.T) {
 	}{
 		"no file":              {nil, 2, "submit: show takes one file of results"},
 		"two files":            {[]string{"a", "b"}, 2, "hint: submit show --help"},
-		"line 0":               {[]string{"r.jsonl:0"}, 2, "lines are counted from 1"},
-		"a line too large":     {[]string{"r.jsonl:99999999999999999999"}, 2, "lines are counted from 1"},
+		"line 0":               {[]string{"r.jsonl:0"}, 2, `after the colon stands a line of r.jsonl, got "0", allowed: a number, from 1`},
+		"a line too large":     {[]string{"r.jsonl:99999999999999999999"}, 2, `got "99999999999999999999", allowed: a number`},
 		"line and id":          {[]string{"r.jsonl:1", "--custom-id", "a"}, 2, "choose by one of them"},
 		"open what is no file": {[]string{"r.jsonl", "-o", "-", "--open"}, 2, "--open needs a file"},
 		"not there":            {[]string{"none.jsonl"}, 1, "submit: read the results: open none.jsonl: no such file"},
 		"not there, a line":    {[]string{"none.jsonl:3"}, 1, "submit: read the results: open none.jsonl: no such file"},
-		"not a line":           {[]string{"r.jsonl:x"}, 1, "open r.jsonl:x: no such file"},
+		"not a line":           {[]string{"r.jsonl:abc"}, 2, `"r.jsonl:abc": after the colon stands a line of r.jsonl, got "abc", allowed: a number, from 1; --custom-id chooses by the name`},
+		"no line":              {[]string{"r.jsonl:"}, 2, `got "", allowed: a number, from 1`},
+		"not there, a colon":   {[]string{"none:x"}, 1, "open none:x: no such file"},
 		"out of range":         {[]string{"r.jsonl:2"}, 1, "there is no line 2 in r.jsonl: it has 1"},
 		"over the results":     {[]string{"page.html"}, 1, "page.html is there, and is not a page of submit show"},
 		"over them by name":    {[]string{"r.jsonl", "-o", "./r.jsonl"}, 1, "./r.jsonl is the file of the results"},
 		"in the way":           {[]string{"other.jsonl"}, 1, "hint: name another file with -o"},
+		"a missing directory":  {[]string{"r.jsonl", "-o", "typo/er/page.html"}, 1, "write the page typo/er/page.html: there is no directory typo/er\nhint: make typo/er, or name another file with -o"},
 		"no directory":         {[]string{"r.jsonl", "-o", "page.html/page.html"}, 1, "write the page: "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -98,6 +102,7 @@ func TestShowFails(t *testing.T) {
 			require.Contains(t, says.String(), test.says)
 		})
 	}
+	require.NoDirExists(t, "typo")
 	_, err := runsShow(t, "", "other.jsonl", "-o", "other.html")
 	require.NoError(t, err, "the user has named it")
 }
