@@ -32,7 +32,7 @@ func Page(w io.Writer, f *Found) error {
 	}
 	hash := sha256.Sum256([]byte(pageJS))
 	v := pageView{
-		File: filepath.Base(f.File), Several: len(f.Results) > 1, Left: f.Left, Generator: Generator,
+		File: filepath.Base(f.File), Several: len(f.Results) > 1, Columns: columns(), Left: f.Left, Generator: Generator,
 		Style:  template.CSS(pageCSS),
 		Script: template.JS(pageJS),
 		Hash:   base64.StdEncoding.EncodeToString(hash[:]),

@@ -139,7 +139,6 @@ func TestPageOfOne(t *testing.T) {
 		removed += len(position.of("del", ""))
 	}
 	require.Equal(t, p.Removed, removed)
-	require.Len(t, root.of("li", "br"), 2, "paragraphs")
 	require.NotRegexp(t, `(?i)https?:|src=|url\(|@import|href="[^#]`, text, "something comes from elsewhere")
 	require.Less(t, strings.Index(text, Generator), 1<<10, "whoever looks for it reads the beginning")
 }
@@ -240,20 +239,41 @@ func TestPositions(t *testing.T) {
 	}
 }
 
-func TestLinesBreak(t *testing.T) {
+// A line that ends is a sign, and does not break the trunk.
+func TestLineEnds(t *testing.T) {
 	t.Parallel()
 	single := func(text string) []api.ParallelToken { return []api.ParallelToken{token(text, 1)} }
 	root, _ := page(t, made(single("a"), single("\n"), single("\n"), nil, single("b"), single(".\n"), single("c")))
 	var order []string
-	for _, li := range one(t, root, "ol", "tree").all(func(e *tag) bool { return e.name == "li" }) {
-		text := "-" // a break
-		if spans := li.of("span", "t"); len(spans) > 0 {
-			text = spans[0].content()
+	for _, li := range one(t, root, "ol", "tree").children {
+		if li.name != "" {
+			require.Equal(t, "p", strings.Fields(li.attr["class"])[0], "all are positions of one trunk")
+			order = append(order, li.of("span", "t")[0].content())
 		}
-		order = append(order, text)
 	}
-	require.Equal(t, []string{"a", "↵", "↵", "-", "b", ".↵", "-", "c"}, order)
+	require.Equal(t, []string{"a", "↵", "↵", "b", ".↵", "c"}, order)
 	require.Equal(t, "a\n\nb.\nc", one(t, root, "p", "answer").content())
+}
+
+func TestIndex(t *testing.T) {
+	t.Parallel()
+	found := made([]api.ParallelToken{token("a", 0.5), token("b", 0.25)})
+	p := found.Results[0].Tempo.Parallel
+	*p = api.ParallelResult{Text: "[a/b]", Positions: 1, Tokens: 2, MeanWidth: 2, Widest: 2, Removed: 1, Sets: p.Sets}
+	other := *p
+	other.Thresholds = []float64{0.1, 0.4}
+	found.Results = append(found.Results, Result{Line: 4, Result: api.Result{CustomID: "b", Tempo: &api.Tempo{Parallel: &other}}})
+	root, _ := page(t, found)
+	texts := func(of []*tag) (list []string) {
+		for _, e := range of {
+			list = append(list, e.content())
+		}
+		return list
+	}
+	require.Equal(t, []string{"Result", "Text", "Threshold", "Positions", "Mean width", "Widest", "Removed later"}, texts(one(t, root, "thead", "").of("th", "")))
+	rows := one(t, root, "tbody", "").of("tr", "")
+	require.Equal(t, []string{"[a/b]", "–", "1", "2.00", "2", "1"}, texts(rows[0].of("td", "")))
+	require.Equal(t, []string{"[a/b]", "10 % → 40 %", "1", "2.00", "2", "1"}, texts(rows[1].of("td", "")))
 }
 
 // What a model or a user wrote is text on the page, wherever it stands.

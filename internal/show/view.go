@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -20,7 +21,8 @@ type (
 		File      string
 		Results   []resultView
 		Several   bool
-		Left      int // results that are not on the page
+		Columns   []string // of the index, beside the name and the text
+		Left      int      // results that are not on the page
 		Style     template.CSS
 		Script    template.JS
 		Hash      string // of Script, SHA-256 in base64
@@ -32,15 +34,15 @@ type (
 		Model      string // "" = unknown
 		Line       int
 		Facts      []fact
-		Answer     string // the most likely path
-		Bracketed  string // the beginning of the text with brackets
+		Row        []string // of the index: a value for each of its columns
+		Answer     string   // the most likely path
+		Bracketed  string   // the beginning of the text with brackets
 		Positions  []positionView
 		Thresholds bool // they are known
 		Removed    bool // something is
 	}
 	fact struct {
 		Name, Value string
-		Index       bool // it stands in the index too
 	}
 	positionView struct {
 		Threshold        string // 0 to 1, "" = unknown
@@ -50,7 +52,6 @@ type (
 		Branches         []memberView // at most drawnBranches
 		More             []memberView // further ones
 		Gap              bool         // a word begins here
-		Break            bool         // a line ends here
 	}
 	memberView struct {
 		Text        []glyphs
@@ -92,9 +93,6 @@ func newResult(r *Result, number int) resultView {
 		if i < len(p.Thresholds) {
 			position.Threshold, position.ThresholdPercent = fraction(p.Thresholds[i]), percent(p.Thresholds[i])
 		}
-		if n := len(v.Positions); n > 0 && strings.HasPrefix(trunk.Text, "\n") {
-			v.Positions[n-1].Break = false // the line ends behind this one
-		}
 		v.Positions = append(v.Positions, position)
 		answer = append(answer, []settext.Member{{Text: settext.Bytes(trunk.Text)}})
 	}
@@ -108,28 +106,46 @@ func newResult(r *Result, number int) resultView {
 		}
 	}
 	v.Facts = facts(p, finish)
+	v.Row = row(v.Facts)
 	return v
+}
+
+// columns are the facts that stand in the index too.
+func columns() []string {
+	return []string{"Threshold", "Positions", "Mean width", "Widest", "Removed later"}
+}
+
+func row(facts []fact) []string {
+	cells := make([]string, 0, len(columns()))
+	for _, name := range columns() {
+		value := "–" // not known
+		if at := slices.IndexFunc(facts, func(f fact) bool { return f.Name == name }); at >= 0 {
+			value = facts[at].Value
+		}
+		cells = append(cells, value)
+	}
+	return cells
 }
 
 // facts are the counts at the top of a result.
 func facts(p *api.ParallelResult, finish string) []fact {
 	list := []fact{
-		{"Positions", strconv.Itoa(p.Positions), true},
-		{"Tokens", strconv.Itoa(p.Tokens), false},
-		{"Mean width", strconv.FormatFloat(p.MeanWidth, 'f', 2, 64), true},
-		{"Widest", strconv.Itoa(p.Widest), true},
-		{"Cut by a limit", strconv.Itoa(p.Cut), false},
-		{"Removed later", strconv.Itoa(p.Removed), false},
+		{"Positions", strconv.Itoa(p.Positions)},
+		{"Tokens", strconv.Itoa(p.Tokens)},
+		{"Mean width", strconv.FormatFloat(p.MeanWidth, 'f', 2, 64)},
+		{"Widest", strconv.Itoa(p.Widest)},
+		{"Cut by a limit", strconv.Itoa(p.Cut)},
+		{"Removed later", strconv.Itoa(p.Removed)},
 	}
 	if n := len(p.Thresholds); n > 0 {
 		first, last := short(p.Thresholds[0]), short(p.Thresholds[n-1])
 		if first != last {
 			first += " → " + last
 		}
-		list = append(list, fact{"Threshold", first, false})
+		list = append(list, fact{"Threshold", first})
 	}
 	if finish != "" {
-		list = append(list, fact{"Finish reason", finish, false})
+		list = append(list, fact{"Finish reason", finish})
 	}
 	return list
 }
@@ -166,7 +182,6 @@ func newPosition(set []api.ParallelToken) (positionView, api.ParallelToken) {
 		}
 	}
 	v.Gap = strings.HasPrefix(set[on].Text, " ")
-	v.Break = strings.Contains(set[on].Text, "\n")
 	return v, set[on]
 }
 
