@@ -1,6 +1,11 @@
 package show
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+
+	"tempo/api"
+)
 
 // LineError says that a line of the file is no result.
 type LineError struct {
@@ -10,7 +15,7 @@ type LineError struct {
 }
 
 func (e *LineError) Error() string {
-	return fmt.Sprintf("%s:%d: the line is not a result in JSON: %v", e.File, e.Line, e.Err)
+	return fmt.Sprintf("%s:%d: not a result: %v", e.File, e.Line, e.Err)
 }
 
 func (e *LineError) Unwrap() error { return e.Err }
@@ -33,29 +38,63 @@ func (e *NoSuchLineError) Error() string {
 // NoSuchIDError says that no result of the file has the custom_id that was named.
 type NoSuchIDError struct {
 	File, CustomID string
-	Results        int // that the file has
+	Results        int      // that the file has
+	IDs            []string // of the first of them
 }
 
 func (e *NoSuchIDError) Error() string {
 	return fmt.Sprintf("%s: none of its %d results has the custom_id %q", e.File, e.Results, e.CustomID)
 }
 
+// saidIDs is how many custom_ids are said.
+const saidIDs = 5
+
+// Hint says which there are.
+func (e *NoSuchIDError) Hint() string {
+	if len(e.IDs) == 0 {
+		return "none of them has a custom_id: choose by the line, FILE:LINE"
+	}
+	if near := api.Nearest(e.CustomID, e.IDs); near != "" {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	quoted := make([]string, 0, saidIDs)
+	for _, id := range e.IDs[:min(saidIDs, len(e.IDs))] {
+		quoted = append(quoted, fmt.Sprintf("%q", id))
+	}
+	text := "there are " + strings.Join(quoted, ", ")
+	if more := e.Results - len(quoted); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
 // NoSetsError says that there is nothing to draw.
 type NoSetsError struct {
 	File     string
 	Choice   Choice
-	Results  int  // that were looked at
-	Parallel bool // one of them comes from parallel generation, but lists no sets
+	Results  int // that were looked at
+	Parallel int // of them come from parallel generation
+	Empty    int // of these have no position: nothing was generated
 }
 
+// empty reports whether there are no sets because nothing was generated.
+func (e *NoSetsError) empty() bool { return e.Empty > 0 && e.Empty == e.Parallel }
+
 func (e *NoSetsError) Error() string {
-	switch {
-	case e.Results == 0:
+	if e.Results == 0 {
 		return e.File + ": there is no result in it"
+	}
+	why := "lists no sets"
+	if e.empty() {
+		why = "has no sets: nothing was generated, the answer has 0 positions"
+	}
+	switch {
 	case e.Choice.Line > 0:
-		return fmt.Sprintf("%s:%d: the result lists no sets", e.File, e.Choice.Line)
+		return fmt.Sprintf("%s:%d: the result %s", e.File, e.Choice.Line, why)
 	case e.Choice.CustomID != "":
-		return fmt.Sprintf("%s: the result %q lists no sets", e.File, e.Choice.CustomID)
+		return fmt.Sprintf("%s: the result %q %s", e.File, e.Choice.CustomID, why)
+	case e.empty():
+		return fmt.Sprintf("%s: none of its %d results has sets: nothing was generated, the answers have 0 positions", e.File, e.Results)
 	}
 	return fmt.Sprintf("%s: none of its %d results lists sets", e.File, e.Results)
 }
@@ -65,7 +104,9 @@ func (e *NoSetsError) Hint() string {
 	switch {
 	case e.Results == 0:
 		return ""
-	case e.Parallel:
+	case e.empty():
+		return "the model ended the answer at once: ask for min_steps, or --min-steps, or change the prompt"
+	case e.Parallel > 0:
 		return "ask for return_parallel_sets, or --return-parallel-sets"
 	}
 	return "only parallel generation has sets: give a selection_threshold, and ask for return_parallel_sets, or --return-parallel-sets"

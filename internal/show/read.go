@@ -3,10 +3,11 @@ package show
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 
 	"tempo/api"
 )
@@ -22,15 +23,25 @@ type Choice struct {
 
 // Found are results that list sets.
 type Found struct {
-	File    string
-	Results []Result // at most MaxResults, in the file's order
-	Left    int      // how many more there are
+	File string
+	// Results are in the order of the input, at most MaxResults; those that do not say which
+	// line of it they answer come last, in the file's order.
+	Results []Result
+	Left    int // how many more there are
 }
 
 // Result is a result and where it stands.
 type Result struct {
 	api.Result
 	Line int // from 1
+}
+
+// input is the line of the input that the result answers, to order by.
+func (r *Result) input() int {
+	if r.Tempo.Line > 0 {
+		return r.Tempo.Line
+	}
+	return math.MaxInt
 }
 
 // Read finds results with sets in a file of results, one in JSON on a line. name is what
@@ -52,7 +63,7 @@ func Read(r io.Reader, name string, c Choice) (*Found, error) {
 			continue
 		}
 		result := Result{Line: number}
-		if err := json.Unmarshal(line, &result.Result); err != nil {
+		if result.Result, err = parse(line); err != nil {
 			return nil, &LineError{File: name, Line: number, Err: err}
 		}
 		s.take(result)
@@ -67,27 +78,49 @@ func Read(r io.Reader, name string, c Choice) (*Found, error) {
 type search struct {
 	Found
 	choice   Choice
-	all      int // results
-	looked   int // of them: those of the choice
-	parallel bool
+	all      int      // results
+	ids      []string // of the first of them
+	looked   int      // of them: those of the choice
+	parallel int      // of these: from parallel generation
+	empty    int      // of these: nothing was generated
 }
+
+// mostIDs is how many custom_ids are kept, to say which there are.
+const mostIDs = 1000
 
 func (s *search) take(r Result) {
 	s.all++
 	if s.choice.CustomID != "" && s.choice.CustomID != r.CustomID {
+		if len(s.ids) < mostIDs && r.CustomID != "" {
+			s.ids = append(s.ids, r.CustomID)
+		}
 		return
 	}
 	s.looked++
 	if r.Tempo == nil || r.Tempo.Parallel == nil {
 		return
 	}
-	s.parallel = true
+	s.parallel++
 	switch {
-	case len(r.Tempo.Parallel.Sets) == 0:
-	case len(s.Results) == MaxResults:
+	case r.Tempo.Parallel.Positions == 0 && len(r.Tempo.Parallel.Sets) == 0:
+		s.empty++
+	case len(r.Tempo.Parallel.Sets) > 0:
+		s.add(r)
+	}
+}
+
+// add puts a result where it belongs among the others.
+func (s *search) add(r Result) {
+	at, _ := slices.BinarySearchFunc(s.Results, r, func(have, r Result) int {
+		if have.input() <= r.input() {
+			return -1
+		}
+		return 1
+	})
+	s.Results = slices.Insert(s.Results, at, r)
+	if len(s.Results) > MaxResults {
+		s.Results = s.Results[:MaxResults]
 		s.Left++
-	default:
-		s.Results = append(s.Results, r)
 	}
 }
 
@@ -96,7 +129,7 @@ func (s *search) outcome() (*Found, error) {
 	case len(s.Results) > 0:
 		return &s.Found, nil
 	case s.looked == 0 && s.all > 0:
-		return nil, &NoSuchIDError{File: s.File, CustomID: s.choice.CustomID, Results: s.all}
+		return nil, &NoSuchIDError{File: s.File, CustomID: s.choice.CustomID, Results: s.all, IDs: s.ids}
 	}
-	return nil, &NoSetsError{File: s.File, Choice: s.choice, Results: s.looked, Parallel: s.parallel}
+	return nil, &NoSetsError{File: s.File, Choice: s.choice, Results: s.looked, Parallel: s.parallel, Empty: s.empty}
 }
