@@ -14,6 +14,7 @@ type FieldError struct {
 	Allowed    string // what would be accepted; "" if nothing would
 	Suggestion string // the field that was probably meant; "" if none comes near
 	Advice     string // what to change; "" = what follows from the rest
+	Beside     string // the other field, where the two cannot stand together; "" = there is none
 }
 
 // Error names the field, what is wrong with it, what was given and what is

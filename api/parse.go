@@ -178,7 +178,10 @@ func (p *parser) fault(path, problem string, raw []byte, allowed string) {
 
 // clash notes a field that another one rules out.
 func (p *parser) clash(field, other, allowed string) {
-	p.fault(field, fmt.Sprintf("cannot stand beside %s (%s)", other, show(p.given(other))), p.given(field), allowed)
+	p.faults = append(p.faults, &FieldError{
+		Field: field, Problem: fmt.Sprintf("cannot stand beside %s (%s)", other, show(p.given(other))),
+		Value: show(p.given(field)), Allowed: allowed, Beside: other,
+	})
 }
 
 // otherNames are the names here of a field that other programs, or another

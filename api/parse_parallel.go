@@ -43,7 +43,7 @@ func (p *parser) parallel(raw json.RawMessage) {
 		return
 	}
 	fields := p.known(tempoField+".", raw, tempoMembers()...)
-	if len(fields) == 0 {
+	if len(fields) == 0 { // null counts as not given here too
 		return
 	}
 	to := &Parallel{Mix: MixWeighted}
@@ -51,7 +51,12 @@ func (p *parser) parallel(raw json.RawMessage) {
 		p.parallelMember(tempoField+"."+m.Name, m, to)
 	}
 	if !slices.ContainsFunc(fields, func(m Member) bool { return m.Name == tempoThreshold }) {
-		p.fault(tempoField+"."+tempoThreshold, problemMissing, nil, allowedThreshold)
+		const threshold = tempoField + "." + tempoThreshold
+		p.faults = append(p.faults, &FieldError{
+			Field: threshold, Problem: fmt.Sprintf("missing beside %s.%s, which refines it", tempoField, fields[0].Name),
+			Allowed: allowedThreshold + " (null counts as missing)",
+			Advice:  fmt.Sprintf("add %s: %s, or leave out %s", threshold, allowedThreshold, tempoField),
+		})
 	}
 	p.req.Parallel = to
 }
@@ -198,13 +203,13 @@ func (p *parser) besideParallel() {
 	if r.MaxTokens > 0 && to.MinSteps > r.MaxTokens {
 		p.faults = append(p.faults, &FieldError{
 			Field: "tempo.min_steps", Problem: fmt.Sprintf("over max_tokens (%d)", r.MaxTokens), Value: strconv.Itoa(to.MinSteps),
-			Allowed: fmt.Sprintf("an integer from 0 to %d", r.MaxTokens), Advice: "lower tempo.min_steps, or raise max_tokens",
+			Allowed: fmt.Sprintf("an integer from 0 to %d", r.MaxTokens), Advice: "lower tempo.min_steps, or raise max_tokens", Beside: "max_tokens",
 		})
 	}
 	if to.Dynamic != nil && p.given("max_tokens") == nil && p.given("max_completion_tokens") == nil {
 		p.faults = append(p.faults, &FieldError{
 			Field: "tempo.dynamic_threshold", Problem: "needs max_tokens, at whose last position the threshold is final",
-			Advice: "add max_tokens, or leave out tempo.dynamic_threshold",
+			Advice: "add max_tokens, or leave out tempo.dynamic_threshold", Beside: "max_tokens",
 		})
 	}
 }
@@ -213,7 +218,7 @@ func (p *parser) besideParallel() {
 func (p *parser) besideTempo(field, allowed, advice string) {
 	p.faults = append(p.faults, &FieldError{
 		Field: field, Problem: fmt.Sprintf("cannot stand beside tempo (%s)", show(p.given(tempoField))),
-		Value: show(p.given(field)), Allowed: allowed, Advice: advice,
+		Value: show(p.given(field)), Allowed: allowed, Advice: advice, Beside: tempoField,
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 var parallelForms = map[string]*Parallel{
 	`{}`:                             nil,
 	`{"isolate":null}`:               nil,
+	`{"selection_threshold":null}`:   nil,
 	`{"selection_threshold":0.1}`:    {Threshold: 0.1, Mix: MixWeighted},
 	`{"selection_threshold":1}`:      {Threshold: 1, Mix: MixWeighted},
 	`{"selection_threshold":0.0001}`: {Threshold: 0.0001, Mix: MixWeighted},
@@ -110,7 +111,8 @@ func TestParseRequestFaultsOfParallel(t *testing.T) {
 		{`"tempo":[]`, "tempo", says("wrong type", "selection_threshold")},
 		{`"tempo":true`, "tempo", says("wrong type")},
 		{`"tempo":{"isolate":true}`, "tempo.selection_threshold", says("missing", "0.0001 to 1")},
-		{`"tempo":{"selection_threshold":null,"mix":"top"}`, "tempo.selection_threshold", says("missing")},
+		{`"tempo":{"selection_threshold":null,"mix":"top"}`, "tempo.selection_threshold", says("missing beside tempo.mix, which refines it", "null counts as missing")},
+		{`"tempo":{"selection_threshold":null,"max_parallel_tokens":4}`, "tempo.selection_threshold", says("missing beside tempo.max_parallel_tokens")},
 		{`"tempo":{"selection_threshold":0}`, "tempo.selection_threshold", says("out of range", "0.0001 to 1")},
 		{`"tempo":{"selection_threshold":1.01}`, "tempo.selection_threshold", says("out of range", "1.01")},
 		{`"tempo":{"selection_threshold":"0.1"}`, "tempo.selection_threshold", says("wrong type", `"0.1"`)},
