@@ -45,7 +45,7 @@ func (r *Reader) parse(raw []byte) (Line, error) {
 // custom_id is "prompt". The error is a *LineError.
 func Prompt(text string, opts Options) (Line, error) {
 	const name = "prompt"
-	l := parsed{bounds: new(bounds)}
+	l := parsed{bounds: new(bounds), prompt: true}
 	l.short([]api.Member{{Name: name, Value: encode(text)}})
 	l.line.CustomID = name
 	l.check(opts)
@@ -60,7 +60,8 @@ type parsed struct {
 	line   Line
 	prefix string       // of the body's fields in messages: "body." in OpenAI's form
 	body   []api.Member // nil = there is none to check
-	own    []api.Member // the body without tempo's members of Options; nil = there are none
+	added  []string     // fields of the body that are from Options
+	prompt bool         // it is no line of a file: all is from flags
 	faults []*api.FieldError
 	bounds *bounds
 }
@@ -152,7 +153,10 @@ func (l *parsed) check(opts Options) {
 		l.faults = append(l.faults, f)
 	}
 	l.line.Model = req.Model
-	if req.Model == "" {
+	switch {
+	case req.Model == "" && l.prompt:
+		l.fault("--model", "missing", "", "the name of a model that a worker serves")
+	case req.Model == "":
 		l.fault(l.prefix+"model", "missing", "", "the name of a model, here or with --model for all lines")
 	}
 }
@@ -160,7 +164,10 @@ func (l *parsed) check(opts Options) {
 // complete adds to the body what it leaves open and the options give. What is about
 // generated tokens is not for embeddings.
 func (l *parsed) complete(opts Options) {
-	set := func(name string, value any) { l.body = replace(l.body, api.Member{Name: name, Value: encode(value)}) }
+	set := func(name string, value any) {
+		l.body = replace(l.body, api.Member{Name: name, Value: encode(value)})
+		l.added = append(l.added, name)
+	}
 	if opts.DefaultModel != "" && !given(l.body, "model") {
 		set("model", opts.DefaultModel)
 	}
@@ -170,8 +177,8 @@ func (l *parsed) complete(opts Options) {
 	if opts.Reproducible && !given(l.body, "reproducible") {
 		set("reproducible", true)
 	}
-	if opts.MaxTokens > 0 && !given(l.body, "max_tokens") && !given(l.body, "max_completion_tokens") {
-		set("max_tokens", opts.MaxTokens)
+	if opts.MaxTokens > 0 && !given(l.body, maxTokens) && !given(l.body, "max_completion_tokens") {
+		set(maxTokens, opts.MaxTokens)
 	}
 	if opts.Seed != nil && !given(l.body, "seed") {
 		set("seed", *opts.Seed)

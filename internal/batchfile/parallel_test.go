@@ -23,11 +23,12 @@ func TestReadAddsParallel(t *testing.T) {
 	const all = `{"selection_threshold":0.1,"max_parallel_tokens":4,"isolate":true,"mix":"top","min_steps":3,` +
 		`"dynamic_threshold":{"final":0.5,"curve":"relu","activation_point":0.25}}`
 	for own, want := range map[string]string{
-		``:                           message + `,"tempo":` + all,
-		`,"tempo":null`:              message + `,"tempo":` + all,
-		`,"tempo":{}`:                message + `,"tempo":{}`,
-		`,"tempo":{"isolate":null}`:  message + `,"tempo":{"isolate":null}`,
-		`,"tempo":{"isolate":false}`: message + `,"tempo":{"isolate":false,"selection_threshold":0.1,"max_parallel_tokens":4,"mix":"top","min_steps":3,"dynamic_threshold":{"final":0.5,"curve":"relu","activation_point":0.25}}`,
+		``:                                      message + `,"tempo":` + all,
+		`,"tempo":null`:                         message + `,"tempo":` + all,
+		`,"tempo":{}`:                           message + `,"tempo":{}`,
+		`,"tempo":{"isolate":null}`:             message + `,"tempo":{"isolate":null}`,
+		`,"tempo":{"selection_threshold":null}`: message + `,"tempo":{"selection_threshold":null}`,
+		`,"tempo":{"isolate":false}`:            message + `,"tempo":{"isolate":false,"selection_threshold":0.1,"max_parallel_tokens":4,"mix":"top","min_steps":3,"dynamic_threshold":{"final":0.5,"curve":"relu","activation_point":0.25}}`,
 		`,"tempo":{"selection_threshold":0.3,"mix":"weighted","max_parallel_tokens":null,"min_steps":0,"dynamic_threshold":{}},"n":1`: message +
 			`,"n":1,"tempo":{"selection_threshold":0.3,"mix":"weighted","min_steps":0,"dynamic_threshold":{},"max_parallel_tokens":4,"isolate":true}`,
 	} {
@@ -56,11 +57,12 @@ func TestReadClashesWithParallel(t *testing.T) {
 	t.Parallel()
 	const flag = "--selection-threshold"
 	for _, test := range []struct{ fields, field, says, hint string }{
-		{`"max_tokens":9,"n":2`, "n", "body.n: cannot stand beside tempo ({", "leave out body.n in this line, give it tempo: {}, or run without " + flag},
-		{`"max_tokens":9,"temperature":0`, "temperature", "from --selection-threshold, got 0, allowed: a number over 0, up to 2; one token at each position is what temperature 0 means", "or run without " + flag},
-		{`"max_tokens":9,"reproducible":true`, "reproducible", "from --selection-threshold, got true", "leave out body.reproducible"},
-		{`"max_tokens":2`, "tempo.min_steps", "body.tempo.min_steps: from --min-steps, over max_tokens (2), got 3", "or run without --min-steps"},
-		{`"top_p":1`, "tempo.dynamic_threshold", "body.tempo.dynamic_threshold: from --dynamic-threshold, needs max_tokens", "add max_tokens, or leave out tempo.dynamic_threshold, or run without --dynamic-threshold"},
+		{`"max_tokens":9,"n":2`, "n", "body.n: cannot stand beside --selection-threshold, got 2, allowed: 1", "leave out body.n in this line, give it tempo: {}, or run without " + flag},
+		{`"max_tokens":9,"temperature":0`, "temperature", "beside --selection-threshold, got 0, allowed: a number over 0, up to 2; one token at each position is what temperature 0 means", "or run without " + flag},
+		{`"max_tokens":9,"reproducible":true`, "reproducible", "beside --selection-threshold, got true", "leave out body.reproducible"},
+		{`"max_tokens":2`, "tempo.min_steps", "body.tempo.min_steps: from --min-steps, over max_tokens (2), got 3", "lower --min-steps, or raise body.max_tokens in this line"},
+		{`"top_p":1`, "tempo.dynamic_threshold", "body.tempo.dynamic_threshold: from --dynamic-threshold, needs max_tokens", "add --max-tokens, or leave out --dynamic-threshold"},
+		{`"max_tokens":2,"tempo":{"min_steps":5}`, "tempo.min_steps", "body.tempo.min_steps: over max_tokens (2), got 5", "lower tempo.min_steps, or raise max_tokens"},
 		{`"max_tokens":9,"n":0`, "n", "body.n: out of range", "set body.n to"},
 		{`"max_tokens":9,"n":2,"tempo":{"selection_threshold":0.2}`, "n", "cannot stand beside tempo", "leave out n, or tempo"},
 		{`"max_tokens":9,"tempo":{"isolate":1}`, "tempo.isolate", "wrong type", "set body.tempo.isolate to"},
@@ -76,6 +78,57 @@ func TestReadClashesWithParallel(t *testing.T) {
 		require.Contains(t, faults[0].Error(), test.says)
 		require.Contains(t, faults[0].Hint(), test.hint)
 	}
+}
+
+// What is from other flags than those of the sets is named too.
+func TestReadClashesWithFlags(t *testing.T) {
+	t.Parallel()
+	cold := 0.0
+	for name, test := range map[string]struct {
+		opts             Options
+		fields           string
+		field, say, hint string
+	}{
+		"temperature": {
+			Options{Temperature: &cold},
+			`"tempo":{"selection_threshold":0.1}`,
+			"temperature", "body.temperature: from --temperature, cannot stand beside tempo ({", "leave out body.tempo in this line, give it a body.temperature that is allowed, or run without --temperature",
+		},
+		"reproducible": {
+			Options{Reproducible: true},
+			`"tempo":{"selection_threshold":0.1}`,
+			"reproducible", "body.reproducible: from --reproducible, cannot stand", "or run without --reproducible",
+		},
+		"most tokens": {
+			Options{MaxTokens: 4},
+			`"tempo":{"selection_threshold":0.1,"min_steps":9}`,
+			"tempo.min_steps", "body.tempo.min_steps: over --max-tokens (4), got 9", "lower body.tempo.min_steps in this line, or raise --max-tokens",
+		},
+		"both": {
+			Options{MaxTokens: 2, Parallel: sets()},
+			`"user":"u"`,
+			"tempo.min_steps", "body.tempo.min_steps: from --min-steps, over --max-tokens (2), got 3", "lower --min-steps, or raise --max-tokens",
+		},
+	} {
+		_, faults := read(t, fmt.Sprintf(`{"custom_id":"a","url":"/v1/completions","body":{"prompt":"Hi","model":"m",%s}}`, test.fields), test.opts)
+		require.Len(t, faults, 1, name)
+		require.Equal(t, "body."+test.field, faults[0].Field, name)
+		require.Contains(t, faults[0].Error(), test.say, name)
+		require.Contains(t, faults[0].Hint(), test.hint, name)
+	}
+}
+
+// All that a prompt asks for is from flags.
+func TestPromptNamesFlags(t *testing.T) {
+	t.Parallel()
 	_, err := Prompt("Hi", Options{DefaultModel: "m", MaxTokens: 2, Parallel: sets()})
-	require.ErrorContains(t, err, "--prompt: tempo.min_steps: from --min-steps, over max_tokens (2)")
+	require.EqualError(t, err, "--prompt: --min-steps: over --max-tokens (2), got 3, allowed: an integer from 0 to 2")
+	var fault *LineError
+	require.ErrorAs(t, err, &fault)
+	require.Equal(t, "lower --min-steps, or raise --max-tokens", fault.Hint())
+
+	_, err = Prompt("Hi", Options{DefaultModel: "m", Parallel: sets()})
+	require.EqualError(t, err, "--prompt: --dynamic-threshold: needs --max-tokens, at whose last position the threshold is final")
+	require.ErrorAs(t, err, &fault)
+	require.Equal(t, "add --max-tokens, or leave out --dynamic-threshold", fault.Hint())
 }

@@ -272,7 +272,7 @@ func TestPrompt(t *testing.T) {
 	_, err = Prompt("", Options{DefaultModel: "m"})
 	require.EqualError(t, err, "--prompt: prompt: empty, allowed: a string that is not empty")
 	_, err = Prompt("x", Options{})
-	require.ErrorContains(t, err, "--prompt: model: missing")
+	require.ErrorContains(t, err, "--prompt: --model: missing")
 }
 
 // Whatever the input, each line is a request, an error or blank, in order.
