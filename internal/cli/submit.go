@@ -73,7 +73,7 @@ func runSubmit(cmd *cobra.Command, args []string) error {
 	}
 	batch, err := submit.Read(ctx, opts, log)
 	if err != nil {
-		return err
+		return badPrompt(cmd, c, err)
 	}
 	defer batch.Close()
 	send := sendRemote
@@ -91,6 +91,21 @@ func runSubmit(cmd *cobra.Command, args []string) error {
 		return ErrSomeFailed
 	}
 	return nil
+}
+
+// badPrompt is the error of an input that cannot be sent. What is wrong with --prompt are flags,
+// unless it is the local model that is missing.
+func badPrompt(cmd *cobra.Command, c *config.Config, err error) error {
+	bad, ok := errors.AsType[*batchfile.LineError](err)
+	if !ok {
+		return err
+	}
+	if c.Submit.Local && bad.Field == "--model" {
+		if _, err := node.FindModel(config.Model{}); err != nil {
+			return err
+		}
+	}
+	return &UsageError{Command: cmd.CommandPath(), Err: bad}
 }
 
 func submitOptions(c *config.Config, args []string, screen *Screen) (submit.Options, error) {

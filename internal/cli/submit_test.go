@@ -149,6 +149,37 @@ func TestSetsOfLines(t *testing.T) {
 	}
 }
 
+// What is wrong with a prompt's flags is said before anything is fetched, found or loaded.
+func TestBadPrompt(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		args []string
+		says string
+	}{
+		"local": {
+			[]string{"--local", "--model=m=none.gguf", "--selection-threshold=0.1", "--min-steps=9", "--max-tokens=4"},
+			"submit: --prompt: --min-steps: over --max-tokens (4), got 9, allowed: an integer from 0 to 4\nhint: lower --min-steps, or raise --max-tokens\nhint: submit run --help\n",
+		},
+		"workers": {
+			[]string{"--model=m", "--server=nats://127.0.0.1:1", "--selection-threshold=0.1", "--dynamic-threshold"},
+			"submit: --prompt: --dynamic-threshold: needs --max-tokens, at whose last position the threshold is final\nhint: add --max-tokens, or leave out --dynamic-threshold\nhint: submit run --help\n",
+		},
+		"no model": {
+			[]string{"--server=nats://127.0.0.1:1"},
+			"submit: --prompt: --model: missing, allowed: the name of a model that a worker serves\nhint: add --model: the name of a model that a worker serves\nhint: submit run --help\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := Submit()
+			cmd.SetArgs(append([]string{"run", "--prompt=Hi"}, test.args...))
+			var says bytes.Buffer
+			require.Equal(t, ExitUsage, Report(&says, "submit", execute(t.Context(), cmd)))
+			require.Equal(t, test.says, says.String())
+		})
+	}
+}
+
 func TestForeignModelsAreNamed(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)

@@ -149,8 +149,9 @@ func (d digest) add(line batchfile.Line) uint64 {
 	return binary.BigEndian.Uint64(d.Sum(nil))
 }
 
-// scan reads the whole input once. A file without any line is an error. route is
-// the model that answers all lines; "" = as they say.
+// scan reads the whole input once. A file without any line is an error, and so is a prompt that
+// cannot be sent (*batchfile.LineError). route is the model that answers all lines; "" = as they
+// say.
 func (in *input) scan(route string) (content, error) {
 	var c content
 	models := map[string]bool{}
@@ -158,7 +159,7 @@ func (in *input) scan(route string) (content, error) {
 	for line, err := range in.lines() {
 		var bad *batchfile.LineError
 		switch {
-		case errors.As(err, &bad):
+		case errors.As(err, &bad) && in.path != "":
 			c.bad++
 			continue
 		case err != nil:

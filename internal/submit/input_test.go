@@ -36,6 +36,12 @@ func TestRead(t *testing.T) {
 		b := read(t, Options{Prompt: "hello", Lines: lines})
 		require.Equal(t, 1, b.content.good)
 	})
+	t.Run("a bad prompt", func(t *testing.T) {
+		t.Parallel()
+		_, err := Read(t.Context(), Options{Prompt: "hello"}, nil)
+		var bad *batchfile.LineError
+		require.ErrorAs(t, err, &bad, "there is nothing else to send")
+	})
 	t.Run("only bad lines", func(t *testing.T) {
 		t.Parallel()
 		require.Equal(t, 2, read(t, Options{File: write(t, "{", "}"), Lines: lines}).content.bad)

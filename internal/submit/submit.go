@@ -70,7 +70,8 @@ type Summary struct {
 }
 
 // Read checks the input. It must be closed. It returns *batchfile.EmptyFileError
-// if there is no line in it; bad lines are no error, they end in the error file.
+// if there is no line in it; bad lines are no error, they end in the error file. A bad prompt is
+// a *batchfile.LineError.
 // If ctx is done while it waits for somebody to write, it returns ctx's error.
 func Read(ctx context.Context, opts Options, log *zap.Logger) (*Batch, error) {
 	if log == nil {
