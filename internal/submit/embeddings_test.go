@@ -36,5 +36,14 @@ func TestProgressOfEmbeddings(t *testing.T) {
 	f.expect(1)
 	require.NoError(t, f.take(*answer(api.Job{ID: jobID(1), Batch: "b", URL: api.Embeddings}, "w")))
 	f.first = f.last.Add(-2 * time.Second)
-	require.Equal(t, "1 of 1 done, 0 failed, 4 tokens/s", f.line())
+	require.Equal(t, "1 of 1 done, 0 failed, 4 tokens/s, 1m15s", f.line(f.started.Add(75*time.Second)))
+}
+
+// One long job has no tokens to show until it is done, but its time.
+func TestProgressOfOneJob(t *testing.T) {
+	t.Parallel()
+	f := newFollower(&Batch{ID: "b"}, &output{writer: batchfile.NewWriter(io.Discard, nil)})
+	f.expect(1)
+	require.Equal(t, "0 of 1 done, 0 failed, 0s", f.line(f.started.Add(900*time.Millisecond)))
+	require.Equal(t, "0 of 1 done, 0 failed, 12s", f.line(f.started.Add(12*time.Second)))
 }

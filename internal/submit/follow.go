@@ -126,7 +126,7 @@ func (f *follower) follow(ctx context.Context, client *queue.Client) error {
 				return err
 			}
 		case <-status.C:
-			f.show(f.line())
+			f.show(f.line(time.Now()))
 		case <-log.C:
 			f.logProgress()
 		case err := <-ended:
@@ -210,8 +210,14 @@ func (f *follower) rate(tokens int) float64 {
 // done counts the results of jobs that were sent.
 func (f *follower) done() int { return f.succeeded + f.failed - f.badLines }
 
-func (f *follower) line() string {
-	return fmt.Sprintf("%d of %d done, %d failed, %.0f tokens/s", f.done(), f.total, f.failed, f.rate(f.tokens+f.embedded))
+// line is the status at a moment. The tokens of a job are known when it is done: until then the
+// seconds show that time goes by.
+func (f *follower) line(now time.Time) string {
+	text := fmt.Sprintf("%d of %d done, %d failed", f.done(), f.total, f.failed)
+	if tokens := f.tokens + f.embedded; tokens > 0 {
+		text += fmt.Sprintf(", %.0f tokens/s", f.rate(tokens))
+	}
+	return fmt.Sprintf("%s, %v", text, now.Sub(f.started).Truncate(time.Second))
 }
 
 func (f *follower) show(line string) {
