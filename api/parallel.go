@@ -78,7 +78,10 @@ type ParallelResult struct {
 	MeanWidth float64 `json:"mean_width"` // tokens / positions
 	Widest    int     `json:"widest"`     // tokens of the largest set
 	Cut       int     `json:"cut"`        // tokens over the threshold that a limit kept out
-	Removed   int     `json:"removed"`    // of the tokens, retroactively
+	// CutByMemory is how many of Cut only the worker's memory kept out: its pool of the KV
+	// cache, or sets that were narrower while memory was short.
+	CutByMemory int `json:"cut_by_memory,omitempty"`
+	Removed     int `json:"removed"` // of the tokens, retroactively
 	// Sets and Thresholds have an entry for each position, if return_parallel_sets asked
 	// for them. The members of a set are ordered by probability, the greatest first.
 	Sets       [][]ParallelToken `json:"sets,omitempty"`

@@ -51,6 +51,9 @@ func Batch(w io.Writer, s submit.Summary) error {
 	} else {
 		fmt.Fprint(w, "\nnothing was generated\n")
 	}
+	if s.Narrowed > 0 {
+		fmt.Fprintf(w, "%s sets that memory made narrower: raise the worker's --max-memory-gb (and --max-cache-tokens, if it is given), or lower --max-parallel-tokens\n", answersHave(s.Narrowed))
+	}
 	if s.Output != "-" {
 		fmt.Fprintf(w, "results: %s\n", s.Output)
 	}
@@ -58,4 +61,11 @@ func Batch(w io.Writer, s submit.Summary) error {
 		fmt.Fprintf(w, "errors:  %s\n", s.Errors)
 	}
 	return nil
+}
+
+func answersHave(n int) string {
+	if n == 1 {
+		return "1 answer has"
+	}
+	return fmt.Sprintf("%d answers have", n)
 }

@@ -61,6 +61,22 @@ Batch batch_1: 24 succeeded, 0 failed
 results: out/results.jsonl
 `,
 		},
+		"narrow sets": {
+			submit.Summary{Batch: "batch_1", Succeeded: 24, Narrowed: 3, Tokens: 700, Seconds: 3, TokensPerSecond: 300, Output: "-"},
+			`
+Batch batch_1: 24 succeeded, 0 failed
+700 tokens generated at 300 tokens/s, 3.0 s in all
+3 answers have sets that memory made narrower: raise the worker's --max-memory-gb (and --max-cache-tokens, if it is given), or lower --max-parallel-tokens
+`,
+		},
+		"one narrow": {
+			submit.Summary{Batch: "batch_1", Succeeded: 1, Narrowed: 1, Tokens: 7, Seconds: 3, TokensPerSecond: 3, Output: "-"},
+			`
+Batch batch_1: 1 succeeded, 0 failed
+7 tokens generated at 3 tokens/s, 3.0 s in all
+1 answer has sets that memory made narrower: raise the worker's --max-memory-gb (and --max-cache-tokens, if it is given), or lower --max-parallel-tokens
+`,
+		},
 		"some failed": {
 			submit.Summary{Batch: "batch_1", Succeeded: 20, Failed: 4, BadLines: 3, Resumed: 7, Tokens: 700, Seconds: 3, TokensPerSecond: 300, Output: "out/results.jsonl", Errors: "out/errors.jsonl"},
 			`

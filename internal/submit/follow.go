@@ -24,6 +24,7 @@ type follower struct {
 	started           time.Time // of this run
 	first, last       time.Time // of results that are not resumed
 	succeeded, failed int
+	narrowed          int // of succeeded: sets were cut for want of memory
 	badLines, resumed int
 	saidFailed        int // jobs that failed in this run
 	earlier           int // results that were there when this run began; they are read first
@@ -159,6 +160,9 @@ func (f *follower) take(r api.Result) error {
 	}
 	if r.OK() {
 		f.succeeded++
+		if t := r.Tempo; t != nil && t.Parallel != nil && t.Parallel.CutByMemory > 0 {
+			f.narrowed++
+		}
 	} else {
 		f.fail(&r, body.Error.Message)
 	}
@@ -236,7 +240,7 @@ func (f *follower) logProgress() {
 
 func (f *follower) summary() *Summary {
 	s := &Summary{
-		Batch: f.batch.ID, Succeeded: f.succeeded, Failed: f.failed, BadLines: f.badLines, Resumed: f.resumed,
+		Batch: f.batch.ID, Succeeded: f.succeeded, Failed: f.failed, BadLines: f.badLines, Resumed: f.resumed, Narrowed: f.narrowed,
 		Tokens: f.tokens, Embedded: f.embedded, Seconds: time.Since(f.started).Seconds(), TokensPerSecond: f.rate(f.tokens),
 		Output: f.batch.opts.Output, Errors: f.batch.opts.Errors,
 	}

@@ -59,6 +59,7 @@ type Summary struct {
 	Failed    int // answered with an error, or refused
 	BadLines  int // of Failed: never sent
 	Resumed   int // results that were there before
+	Narrowed  int // of Succeeded: answers with sets that only the worker's memory has cut
 	Tokens    int // generated now, without resumed results
 	Embedded  int // tokens that were read for embeddings now
 	Seconds   float64

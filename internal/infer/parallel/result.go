@@ -8,7 +8,7 @@ import (
 // Result is what the sets came to. piece is a token's bytes.
 func (s *Sets) Result(piece func(token int32) []byte) *api.ParallelResult {
 	r := &api.ParallelResult{
-		Text: s.text(piece), Positions: len(s.sets), Tokens: s.made, Widest: s.Widest(), Cut: s.cut, Removed: s.made - s.left,
+		Text: s.text(piece), Positions: len(s.sets), Tokens: s.made, Widest: s.Widest(), Cut: s.cut, CutByMemory: s.short, Removed: s.made - s.left,
 	}
 	if r.Positions > 0 {
 		r.MeanWidth = float64(r.Tokens) / float64(r.Positions)

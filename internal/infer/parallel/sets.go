@@ -21,6 +21,7 @@ type Sets struct {
 	left       int // members of all sets that were not removed
 	made       int // all of them
 	cut        int
+	short      int // of them, for want of memory
 	judged     int // sets before this one stay as they are
 }
 
@@ -84,7 +85,7 @@ func (s *Sets) Last() *Set { return &s.sets[len(s.sets)-1] }
 func (s *Sets) Cells() int { return s.prompt + s.left }
 
 // Cut takes the least probable members from the newest set, which is not in the cache yet, until
-// at most width are left.
+// at most width are left, for which there is memory.
 func (s *Sets) Cut(width int) {
 	e := s.Last()
 	if over := len(e.Members) - width; over > 0 {
@@ -92,6 +93,7 @@ func (s *Sets) Cut(width int) {
 		s.left -= over
 		s.made -= over
 		s.cut += over
+		s.short += over
 	}
 }
 
@@ -112,11 +114,14 @@ func (s *Sets) MayEnd() bool { return len(s.sets) >= s.o.MinSteps }
 
 // Width is how many tokens the next set may have, where the engine lets it have so many: at
 // least one.
-func (s *Sets) Width(most int) int {
+func (s *Sets) Width(most int) int { return s.WidthIn(s.cells, most) }
+
+// WidthIn is Width where the job may have so many cells.
+func (s *Sets) WidthIn(cells, most int) int {
 	if s.o.MaxTokens > 0 {
 		most = min(most, s.o.MaxTokens)
 	}
-	room := s.cells - s.prompt - s.left
+	room := cells - s.prompt - s.left
 	if s.bounded {
 		room -= s.positions - len(s.sets) - 1
 	}
@@ -131,6 +136,10 @@ func (s *Sets) Add(members []Member, over int) {
 	s.made += len(members)
 	s.cut += max(0, over-len(members))
 }
+
+// Short notes that so many tokens of those that the newest set was cut by had a place, had there
+// been more memory.
+func (s *Sets) Short(n int) { s.short += max(0, n) }
 
 // Full reports whether there can be no other set.
 func (s *Sets) Full() bool {

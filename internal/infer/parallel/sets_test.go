@@ -95,6 +95,21 @@ func TestAt(t *testing.T) {
 	require.Equal(t, []int{5, 15, 2}, []int{s.Tokens(), s.Cells(), s.Widest()})
 	s.Cut(2)
 	require.Equal(t, 5, s.Tokens())
+	none := func(int32) []byte { return nil }
+	require.Equal(t, []int{1, 1}, []int{s.Result(none).Cut, s.Result(none).CutByMemory})
+}
+
+// Where there are few cells a set has less than where there are many; what is cut for that is
+// told from what the job itself does not want.
+func TestShort(t *testing.T) {
+	t.Parallel()
+	s := New(&api.Parallel{MaxTokens: 6}, Limits{Prompt: 10, Positions: 5, Bounded: true, Cells: 17})
+	require.Equal(t, []int{3, 6, 4}, []int{s.Width(50), s.WidthIn(1000, 50), s.WidthIn(1000, 4)})
+	add(s, 3, 9)
+	s.Short(6 - 3)
+	s.Short(-1)
+	r := s.Result(func(int32) []byte { return nil })
+	require.Equal(t, []int{6, 3}, []int{r.Cut, r.CutByMemory})
 }
 
 // What is attended to less than its part goes, by the sums of all later positions; the one

@@ -172,16 +172,18 @@ func (s *Scheduler) squeeze() {
 	}
 }
 
-// widest is how many tokens a job's next set may have.
-func (s *Scheduler) widest(j *job) int {
+// widest is how many tokens a job's next set may have, and how many it might have if there
+// were memory for all that the job could use.
+func (s *Scheduler) widest(j *job) (width, ample int) {
 	most := s.opts.Sequences
-	if s.narrow > 0 { // what the lease has must do, so that the job goes on
-		most = min(most, s.narrow, j.leased-len(j.tokens))
-	}
 	if j.sets.pooled() {
 		most = min(most, j.pool.mostIDs(j.sets.o.Removal != nil))
 	}
-	return j.sets.Width(most)
+	ample = j.sets.WidthIn(j.sets.limit, most)
+	if s.narrow > 0 { // what the lease has must do, so that the job goes on
+		most = min(most, s.narrow, j.leased-len(j.tokens))
+	}
+	return j.sets.Width(most), ample
 }
 
 // begin prepares for a step.
@@ -293,12 +295,14 @@ func (s *Scheduler) acceptSet(j *job, now time.Time) error {
 		return ends
 	})
 	e.SetCells(j.longest)
+	width, ample := s.widest(j)
 	var members []parallel.Member
-	for _, c := range e.chosen[:min(len(e.chosen), s.widest(j))] {
+	for _, c := range e.chosen[:min(len(e.chosen), width)] {
 		members = append(members, parallel.Member{Token: c.Token, Probability: c.Probability, Tag: -1})
 		j.tokens = append(j.tokens, c.Token)
 	}
 	e.Add(members, over)
+	e.Short(min(over, ample) - len(members))
 	j.made = e.Tokens()
 	switch {
 	case j.answer.text.add(s.model.Piece(members[0].Token)):

@@ -190,16 +190,25 @@ func TestSetsAreBounded(t *testing.T) {
 	out := r.mustRun(t, wide(func(p *api.Parallel) { p.MaxTokens = 0 }))
 	require.Equal(t, 5, out.Parallel.Widest, "what the worker decodes at once")
 	require.Positive(t, out.Parallel.Cut)
+	require.Zero(t, out.Parallel.CutByMemory, "that is no want of memory")
 	require.Equal(t, 40, out.Parallel.Positions)
 
 	r.Narrow(2)
-	require.Equal(t, 2, r.mustRun(t, wide(nil)).Parallel.Widest)
+	out = r.mustRun(t, wide(nil))
+	require.Equal(t, 2, out.Parallel.Widest)
+	require.Positive(t, out.Parallel.CutByMemory)
+	require.LessOrEqual(t, out.Parallel.CutByMemory, 3*40, "the worker has 5 at most")
+	require.Less(t, out.Parallel.CutByMemory, out.Parallel.Cut)
+	require.Zero(t, r.mustRun(t, wide(func(p *api.Parallel) { p.MaxTokens = 2 })).Parallel.CutByMemory, "the job wants no more")
 	r.Narrow(0)
-	require.Equal(t, 5, r.mustRun(t, wide(nil)).Parallel.Widest)
+	out = r.mustRun(t, wide(nil))
+	require.Equal(t, 5, out.Parallel.Widest)
+	require.Zero(t, out.Parallel.CutByMemory)
 
 	out = r.mustRun(t, wide(func(p *api.Parallel) { p.MaxCacheTokens = prompt + 60 }))
 	require.Equal(t, 40, out.Parallel.Positions, "there is a cell for each position")
 	require.Equal(t, 60, out.Parallel.Tokens)
+	require.Zero(t, out.Parallel.CutByMemory, "the job itself wants no more")
 	out = r.mustRun(t, wide(func(p *api.Parallel) { p.MaxCacheTokens = prompt + 20 }))
 	require.Equal(t, 20, out.Parallel.Tokens)
 	require.Equal(t, "length", out.Choices[0].FinishReason)
@@ -209,6 +218,7 @@ func TestSetsAreBounded(t *testing.T) {
 	out, err := r.run(t.Context(), job, l)
 	require.NoError(t, err)
 	require.Equal(t, 1024-prompt, out.Parallel.Tokens, "as many as the pool has")
+	require.Positive(t, out.Parallel.CutByMemory)
 	for _, c := range l.Calls() {
 		require.LessOrEqual(t, c.Used, c.Before)
 		require.LessOrEqual(t, c.Asked, 1024)
@@ -257,7 +267,8 @@ func TestNarrowSetsGoOn(t *testing.T) {
 	close(refused)
 	out := <-ended
 	require.Equal(t, 100, out.Parallel.Positions)
-	require.Positive(t, out.Parallel.Cut)
+	require.Positive(t, out.Parallel.CutByMemory)
+	require.LessOrEqual(t, out.Parallel.CutByMemory, out.Parallel.Cut)
 }
 
 // Stop strings end the most likely path, an end of text the answer only where it is the most
