@@ -76,8 +76,7 @@ func TestFlagsOfSets(t *testing.T) {
 	requireOnce(t, parse(t, p.stdout.String()), 2)
 	text, err := os.ReadFile(h.path("errors.jsonl"))
 	require.NoError(t, err)
-	require.Contains(t, string(text), "prompts.jsonl:2: n: cannot stand beside tempo")
-	require.Contains(t, string(text), "from --selection-threshold")
+	require.Contains(t, string(text), "prompts.jsonl:2: n: cannot stand beside --selection-threshold, got 2, allowed: 1")
 
 	p = h.start(t, nil, "submit", "run", "prompts.jsonl", "--local", "--isolate")
 	require.Equal(t, 2, p.wait(20*time.Second))
