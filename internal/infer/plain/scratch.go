@@ -10,7 +10,8 @@ import (
 )
 
 // Scratch runs a parallel job by the same rules over llama.cpp, all sets decoded again at
-// each step. It does not look at the attention: removed are the members that removed
+// each step. In a context with llama.ContextOptions.Attention members are removed as the
+// job says. Any other does not look at the attention: removed are the members that removed
 // names, whatever the job says of it; one of each set must stay. The job must have been
 // checked, as for Generate.
 //
@@ -21,7 +22,11 @@ func Scratch(c *llama.Context, prompt []int32, ends func(token int32) bool, job 
 	if c.Options().Streams {
 		return Result{}, errors.New("generate from scratch: the context has streams")
 	}
-	r, err := run(&repeater{c: c, prompt: prompt, isolate: job.Parallel.Isolate, removed: removed}, len(prompt), ends, job, limits)
+	p := &repeater{c: c, prompt: prompt, isolate: job.Parallel.Isolate, removed: removed}
+	if c.Options().Attention {
+		p.removal = job.Parallel.Removal
+	}
+	r, err := run(p, len(prompt), ends, job, limits)
 	if err != nil {
 		return r, fmt.Errorf("generate from scratch, step %d: %w", len(r.Steps), err)
 	}
@@ -43,9 +48,14 @@ type repeater struct {
 	prompt  []int32
 	isolate bool
 	removed []Removal
+	removal *api.RetroactiveRemoval // decides what else is removed, nil = nothing
 
 	free []int // sequences for single tokens
 	own  []own
+	// cells are where members are, and weights the attention that the last set gave them,
+	// averaged over its rows; of each step's members. Both only with removal.
+	cells   [][]int
+	weights [][]float64
 }
 
 // own is a member that is to be removed, with its sequence.
@@ -58,7 +68,7 @@ func (p *repeater) pass(steps []Step) ([][]float32, error) {
 	if err := p.check(steps); err != nil {
 		return nil, err
 	}
-	p.free, p.own = nil, nil
+	p.free, p.own, p.cells, p.weights = nil, nil, nil, nil
 	for seq := range p.c.Options().Sequences {
 		if err := p.c.Forget(seq); err != nil {
 			return nil, err
@@ -69,14 +79,14 @@ func (p *repeater) pass(steps []Step) ([][]float32, error) {
 	}
 	logits, err := p.decodePrompt()
 	for s := 0; s < len(steps) && err == nil; s++ {
-		logits, err = p.decodeSet(s, steps[s].Members)
+		logits, err = p.decodeSet(s, steps[s].Members, s == len(steps)-1)
 	}
 	return logits, err
 }
 
 // check refuses a removal after the last step of what there is not.
 func (p *repeater) check(steps []Step) error {
-	for _, r := range p.remove(steps) {
+	for _, r := range p.told(steps) {
 		if r.Step < 0 || r.Step >= r.After || r.Member < 0 || r.Member >= len(steps[r.Step].Members) {
 			return fmt.Errorf("there is no member %d of step %d to remove after step %d", r.Member, r.Step, r.After)
 		}
@@ -84,8 +94,18 @@ func (p *repeater) check(steps []Step) error {
 	return nil
 }
 
-func (p *repeater) remove(steps []Step) []Removal {
+// told are the removals after the last step that are known beforehand.
+func (p *repeater) told(steps []Step) []Removal {
 	return slices.DeleteFunc(slices.Clone(p.removed), func(r Removal) bool { return r.After != len(steps)-1 })
+}
+
+func (p *repeater) remove(steps []Step) []Removal {
+	if p.removal == nil {
+		return p.told(steps)
+	}
+	found := removals(steps, p.removal, func(u, m int) float64 { return p.weights[u][m] })
+	p.removed = append(p.removed, found...) // before the next pass
+	return found
 }
 
 func (p *repeater) decodePrompt() ([][]float32, error) {
@@ -105,8 +125,9 @@ func (p *repeater) decodePrompt() ([][]float32, error) {
 	return p.logits([]int{at})
 }
 
-// decodeSet decodes the set of step s, and returns the logits behind its members.
-func (p *repeater) decodeSet(s int, members []Member) ([][]float32, error) {
+// decodeSet decodes the set of step s, and returns the logits behind its members. Of the last one
+// it finds out what it attends to.
+func (p *repeater) decodeSet(s int, members []Member, last bool) ([][]float32, error) {
 	if err := p.look(s); err != nil {
 		return nil, err
 	}
@@ -127,7 +148,7 @@ func (p *repeater) decodeSet(s int, members []Member) ([][]float32, error) {
 			return nil, err
 		}
 	}
-	if err := p.c.Decode(); err != nil {
+	if err := p.decode(len(members), last); err != nil {
 		return nil, err
 	}
 	for m, seq := range seqs {
@@ -139,6 +160,33 @@ func (p *repeater) decodeSet(s int, members []Member) ([][]float32, error) {
 		}
 	}
 	return p.logits(outputs)
+}
+
+// decode runs the batch of a set through the model and notes where its members are, and of the
+// last one what it attends to.
+func (p *repeater) decode(rows int, last bool) error {
+	if p.removal == nil {
+		return p.c.Decode()
+	}
+	var asked []*llama.Attended // the members of each earlier step
+	for _, cells := range p.cells {
+		if last {
+			asked = append(asked, &llama.Attended{Rows: rows, Cells: cells})
+		}
+	}
+	p.c.Attend(asked)
+	if err := errors.Join(p.c.Decode(), p.c.Attention()); err != nil {
+		return err
+	}
+	for _, a := range asked {
+		p.weights = append(p.weights, a.Weights)
+	}
+	var cells []int
+	for row := range rows {
+		cells = append(cells, p.c.Cell(row))
+	}
+	p.cells = append(p.cells, cells)
+	return nil
 }
 
 // look puts together what the set of step s sees, and gives up what no set sees any more.

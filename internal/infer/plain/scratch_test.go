@@ -38,7 +38,7 @@ func TestScratch(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			compared, widest, removed := 0, 0, 0
+			compared, attended, widest, removed := 0, 0, 0, 0
 			for seed := range uint64(3) {
 				plain, lib := both(t, write(t, func(s *gguf.Spec) { s.Embedding, s.FeedForward, s.Vocab, s.Seed = 32, 64, 320, 400+seed }))
 				context := newContext(t, lib, llama.ContextOptions{Cells: 512, Sequences: 128, NoFlash: true})
@@ -60,8 +60,19 @@ func TestScratch(t *testing.T) {
 					require.Equal(t, want.Finish, got.Finish)
 					require.Equal(t, want.Removals, got.Removals)
 				}
+				if c.job.Removal == nil {
+					continue
+				}
+				context = newContext(t, lib, llama.ContextOptions{Cells: 512, Sequences: 128, Attention: true})
+				got, err = Scratch(context, prompt, lib.Ends, job, c.limits, nil) // finds out by itself what is removed
+				require.NoError(t, err)
+				if requireSteps(t, want, got, fmt.Sprintf("seed %d, attention", seed)) {
+					attended++
+					require.Equal(t, want.Removals, got.Removals)
+				}
 			}
 			require.GreaterOrEqual(t, compared, 2, "most are not borderline")
+			require.True(t, attended >= 2 || c.job.Removal == nil, "nor where attention decides")
 			require.GreaterOrEqual(t, widest, c.widest)
 			require.GreaterOrEqual(t, removed, c.removed)
 		})
