@@ -13,7 +13,6 @@ import (
 	"tempo/internal/gguf"
 	"tempo/internal/infer"
 	"tempo/internal/infer/infertest"
-	"tempo/internal/infer/llama"
 	"tempo/internal/infer/plain"
 )
 
@@ -170,38 +169,5 @@ func TestSetsAsInPlainArithmetic(t *testing.T) {
 				require.NoError(t, jobs.Wait())
 			}
 		})
-	}
-}
-
-// TestSetsAsFromScratch: the same sets, as good as bit for bit, as where the same library decodes
-// everything anew at each step, on the model of "make run" as the engine runs it. After a removal
-// what is left lies in other cells there, so that attention adds up in another order, and
-// activations of 8 bits make much of that: see TestSetsAsInPlainArithmetic instead.
-func TestSetsAsFromScratch(t *testing.T) {
-	t.Parallel()
-	lib, err := llama.Load(infertest.LibDir(t), nil)
-	require.NoError(t, err)
-	model, err := lib.OpenModel(infertest.RealModel(t), llama.ModelOptions{GPU: -1})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, model.Close()) })
-	s, err := New(model, Options{Cells: 4096, Sequences: 50, Batch: 128, Threads: 1}, nil)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	r := run(t, s)
-	c, err := model.NewContext(llama.ContextOptions{Cells: 512, Sequences: 64, Batch: 128, Threads: 1})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	for _, p := range []api.Parallel{
-		{Threshold: 0.02, Mix: api.MixWeighted},
-		{Threshold: 0.02, Mix: api.MixWeighted, Isolate: true},
-		{Threshold: 0.02, Mix: api.MixTop, Isolate: true},
-	} {
-		p.ReturnSets = true
-		job := api.Request{Prompt: "The future of AI is", MaxTokens: 8, Sampling: api.DefaultSampling(), Parallel: &p}
-		prompt, err := model.Tokenize(job.Prompt)
-		require.NoError(t, err)
-		want, err := plain.Scratch(c, prompt, model.Ends, &job, plain.Limits{Width: 50, Cells: 4096, Context: 4096}, nil)
-		require.NoError(t, err)
-		require.Equal(t, 8, requireAsReference(t, want, &job, r.mustRun(t, job), 1e-6, 0))
 	}
 }
