@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"tempo/api"
+	"tempo/internal/infer/parallel"
 )
 
 // Jobs that generate in parallel (api.Parallel) have several tokens at one position, and
@@ -173,9 +174,5 @@ func (w *Worker) widestSet() int {
 
 // widthOf is how many tokens a job may have at one position.
 func (w *Worker) widthOf(p *api.Parallel) int {
-	most := w.pool.sequences // max_parallel_tokens, with which the engine was loaded
-	if p.MaxTokens > 0 {
-		most = min(most, p.MaxTokens)
-	}
-	return most
+	return parallel.Widest(p, w.pool.sequences) // max_parallel_tokens, with which the engine was loaded
 }

@@ -223,6 +223,21 @@ func TestWidestSet(t *testing.T) {
 	})
 }
 
+// A job of which no two tokens can be over the threshold has nothing to narrow.
+func TestSetsThatCannotBeWide(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := alone(t, &script{}, nil)
+		j := newParallel(t, w, "a", 100, 0)
+		j.parallel.Threshold = 0.6
+		require.Equal(t, 1, w.widestSet())
+		require.True(t, w.sets.press(t.Context(), "test", true))
+		require.Zero(t, w.sets.bound())
+		j.parallel.Dynamic = &api.DynamicThreshold{Final: 0.4, Curve: api.CurveLinear}
+		require.Equal(t, 2, w.widestSet())
+	})
+}
+
 // TestARunningJobIsParallel as its request says.
 func TestARunningJobIsParallel(t *testing.T) {
 	t.Parallel()

@@ -58,10 +58,7 @@ func New(o *api.Parallel, l Limits) *Sets {
 // MostCells is how many cells a job could come to that has at most so many positions of
 // at most width tokens after the prompt.
 func MostCells(o *api.Parallel, prompt, positions, width int) int {
-	if o.MaxTokens > 0 {
-		width = min(width, o.MaxTokens)
-	}
-	most := prompt + positions*width
+	most := prompt + positions*Widest(o, width)
 	if o.MaxCacheTokens > 0 {
 		most = min(most, o.MaxCacheTokens)
 	}
@@ -106,6 +103,15 @@ func (s *Sets) Widest() int {
 	return widest
 }
 
+// WidestLeft is how many tokens are left of the set that has most left.
+func (s *Sets) WidestLeft() int {
+	widest := 0
+	for _, e := range s.sets {
+		widest = max(widest, e.Left)
+	}
+	return widest
+}
+
 // Threshold is how probable a token must be for the next set.
 func (s *Sets) Threshold() float64 { return threshold(s.o, len(s.sets), s.positions) }
 
@@ -118,14 +124,11 @@ func (s *Sets) Width(most int) int { return s.WidthIn(s.cells, most) }
 
 // WidthIn is Width where the job may have so many cells.
 func (s *Sets) WidthIn(cells, most int) int {
-	if s.o.MaxTokens > 0 {
-		most = min(most, s.o.MaxTokens)
-	}
 	room := cells - s.prompt - s.left
 	if s.bounded {
 		room -= s.positions - len(s.sets) - 1
 	}
-	return max(1, min(most, room))
+	return max(1, min(Widest(s.o, most), room))
 }
 
 // Add adds a set, of tokens that are left of so many that were probable enough.

@@ -41,9 +41,38 @@ func TestThreshold(t *testing.T) {
 	}
 }
 
+func TestWidest(t *testing.T) {
+	t.Parallel()
+	down := &api.DynamicThreshold{Final: 0.05, Curve: api.CurveLinear}
+	up := &api.DynamicThreshold{Final: 0.9, Curve: api.CurveBezier}
+	for _, c := range []struct {
+		name string
+		o    api.Parallel
+		most int
+		want int
+	}{
+		{"what is allowed", api.Parallel{Threshold: 0.01}, 8, 8},
+		{"what is asked for", api.Parallel{Threshold: 0.01, MaxTokens: 3}, 8, 3},
+		{"no more than is allowed", api.Parallel{Threshold: 0.01, MaxTokens: 30}, 8, 8},
+		{"greedy", api.Parallel{Threshold: 1}, 8, 1},
+		{"no two are so probable", api.Parallel{Threshold: 0.51, MaxTokens: 4}, 8, 1},
+		{"two halves", api.Parallel{Threshold: 0.5}, 8, 2},
+		{"thirds", api.Parallel{Threshold: 1.0 / 3}, 8, 3},
+		{"thirds, rounded up", api.Parallel{Threshold: 0.33333334}, 8, 3},
+		{"not quite thirds", api.Parallel{Threshold: 0.3334}, 8, 2},
+		{"tenths", api.Parallel{Threshold: 0.1}, 256, 10},
+		{"forty-ninths", api.Parallel{Threshold: 1.0 / 49}, 256, 49},
+		{"the lowest there is", api.Parallel{Threshold: api.MinThreshold}, 1 << 20, 10000},
+		{"it falls", api.Parallel{Threshold: 0.6, Dynamic: down}, 256, 20},
+		{"it rises", api.Parallel{Threshold: 0.3, Dynamic: up}, 256, 3},
+	} {
+		require.Equal(t, c.want, Widest(&c.o, c.most), c.name)
+	}
+}
+
 func TestWidth(t *testing.T) {
 	t.Parallel()
-	s := New(&api.Parallel{MaxTokens: 6}, Limits{Prompt: 10, Positions: 5, Bounded: true, Cells: 30})
+	s := New(&api.Parallel{Threshold: 0.01, MaxTokens: 6}, Limits{Prompt: 10, Positions: 5, Bounded: true, Cells: 30})
 	require.Equal(t, 6, s.Width(50))
 	require.Equal(t, 3, s.Width(3))
 	add(s, 6, 9)
@@ -62,7 +91,7 @@ func TestWidth(t *testing.T) {
 		Text: "[x/x/x/x/x/x][x/x/x/x/x/x][x/x/x/x/x][x/x]x", Positions: 5, Tokens: 20, MeanWidth: 4, Widest: 6, Cut: 8,
 	}, *r)
 
-	s = New(&api.Parallel{}, Limits{Prompt: 10, Positions: 100, Cells: 12})
+	s = New(&api.Parallel{Threshold: 0.01}, Limits{Prompt: 10, Positions: 100, Cells: 12})
 	require.Equal(t, 2, s.Width(50), "nobody has asked for a number of positions")
 	add(s, 1, 1)
 	require.False(t, s.Full())
@@ -73,14 +102,15 @@ func TestWidth(t *testing.T) {
 
 func TestMostCells(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, 10+5*8, MostCells(&api.Parallel{}, 10, 5, 8))
-	require.Equal(t, 10+5*3, MostCells(&api.Parallel{MaxTokens: 3}, 10, 5, 8))
-	require.Equal(t, 12, MostCells(&api.Parallel{MaxCacheTokens: 12}, 10, 5, 8))
+	require.Equal(t, 10+5*8, MostCells(&api.Parallel{Threshold: 0.01}, 10, 5, 8))
+	require.Equal(t, 10+5*3, MostCells(&api.Parallel{Threshold: 0.01, MaxTokens: 3}, 10, 5, 8))
+	require.Equal(t, 10+5*2, MostCells(&api.Parallel{Threshold: 0.4}, 10, 5, 8))
+	require.Equal(t, 12, MostCells(&api.Parallel{Threshold: 0.01, MaxCacheTokens: 12}, 10, 5, 8))
 }
 
 func TestAt(t *testing.T) {
 	t.Parallel()
-	s := New(&api.Parallel{}, Limits{Prompt: 10, Positions: 9, Cells: 100})
+	s := New(&api.Parallel{Threshold: 0.01}, Limits{Prompt: 10, Positions: 9, Cells: 100})
 	for _, n := range []int{2, 1, 3} {
 		add(s, n, n)
 	}

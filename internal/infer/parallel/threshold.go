@@ -2,6 +2,24 @@ package parallel
 
 import "tempo/api"
 
+// rounding is by how much what is calculated may be off, as a part of it: a set's
+// probabilities come to no more than 1 + rounding.
+const rounding = 1e-6
+
+// Widest is how many tokens a set of the job can have where most (1 or more) are allowed: no
+// more than it asks for, and no more than can be as probable as its lowest threshold, whatever
+// the model.
+func Widest(o *api.Parallel, most int) int {
+	if o.MaxTokens > 0 {
+		most = min(most, o.MaxTokens)
+	}
+	lowest := o.Threshold // the curves stay between the two
+	if o.Dynamic != nil {
+		lowest = min(lowest, o.Dynamic.Final)
+	}
+	return min(most, int((1+rounding)/lowest))
+}
+
 // threshold is how probable a token must be at the position-th of so many positions, from 0.
 func threshold(o *api.Parallel, position, positions int) float64 {
 	d := o.Dynamic

@@ -225,9 +225,6 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 		opts.NoFlash = opts.NoFlash || s.model.Recurrent()
 	}
 	opts.Batch = max(opts.Batch, s.opts.Sequences+promptShare) // every job has its next token in each step
-	if !l.exact {
-		opts.Micro = opts.Batch // a set goes through the model in one
-	}
 	return s.model.NewContext(opts)
 }
 

@@ -129,11 +129,7 @@ func (p *pool) tags(j *job) int {
 		return 0
 	}
 	o := p.ctx.Options()
-	n := min(p.mostIDs(true), max(o.Outputs, o.Sequences))
-	if most := j.sets.o.MaxTokens; most > 0 {
-		n = min(n, most)
-	}
-	return n
+	return parallel.Widest(j.sets.o, min(p.mostIDs(true), max(o.Outputs, o.Sequences)))
 }
 
 // lendTags takes them.

@@ -42,8 +42,8 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 	return nil
 }
 
-// usage is how many jobs are in the pool, or tokens in the largest of their sets, if these are
-// more, and the cells of all leases, also of those that may join at the next step.
+// usage is how many jobs are in the pool, or tokens that the largest set of a job has now, if these
+// are more, and the cells of all leases, also of those that may join at the next step.
 func (s *Scheduler) usage() (jobs, cells int) {
 	widest := 0
 	for _, j := range s.jobs {
@@ -51,7 +51,7 @@ func (s *Scheduler) usage() (jobs, cells int) {
 			jobs++
 		}
 		if j.sets != nil { // it may have to be decoded anew, whole
-			widest = max(widest, j.sets.Widest())
+			widest = max(widest, j.sets.WidestLeft())
 		}
 		if j.seat != nil || !j.asking { // who asks with nothing in the pool may hold nothing
 			cells += j.leased

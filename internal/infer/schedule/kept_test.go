@@ -1,0 +1,273 @@
+package schedule
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"tempo/api"
+	"tempo/internal/infer"
+	"tempo/internal/infer/llama"
+	"tempo/internal/infer/parallel"
+	"tempo/internal/infer/sample"
+)
+
+// newSetsJob makes a job that has sets of such widths after a prompt of so many tokens, for a
+// scheduler that does not run.
+func newSetsJob(t *testing.T, s *Scheduler, change func(*api.Parallel), prompt int, widths ...int) *job {
+	t.Helper()
+	request := wide(func(p *api.Parallel) {
+		p.MaxTokens = 0
+		if change != nil {
+			change(p)
+		}
+	})
+	j := newPlainJob(t, &request, prompt)
+	j.sets = s.newSets(&request, prompt, 1<<14)
+	for _, n := range widths {
+		var members []parallel.Member
+		for i := range n {
+			token := llama.Token(40 + 10*j.sets.Positions() + i)
+			members = append(members, parallel.Member{Token: token, Probability: 0.5 / float64(1+i), Tag: -1})
+			j.tokens = append(j.tokens, token)
+		}
+		j.sets.Add(members, n)
+	}
+	j.made = j.sets.Tokens()
+	return j
+}
+
+// newPlainJob makes a job that is still at its prompt.
+func newPlainJob(t *testing.T, request *api.Request, prompt int) *job {
+	t.Helper()
+	j := &job{
+		req: infer.Request{Job: request}, ctx: t.Context(), prompt: prompt, limit: 1 << 14, longest: 1 << 14,
+		leased: 1 << 14, index: -1, done: make(chan outcome, 1), answer: answer{text: newText(request.Stop)},
+	}
+	for i := range prompt {
+		j.tokens = append(j.tokens, llama.Token(4+i%30))
+	}
+	return j
+}
+
+// newStill makes a scheduler that does not run, with one pool of the layout.
+func newStill(t *testing.T, opts Options, l layout) (*Scheduler, *pool) {
+	t.Helper()
+	s := newScheduler(t, opts, nil)
+	require.NoError(t, s.make([]layout{l}))
+	return s, s.pools[0]
+}
+
+// Sets that are decoded anew go through the model by themselves in streams, where llama.cpp would
+// take them apart for the sake of what is beside them.
+func TestSetsAreDecodedAnewAlone(t *testing.T) {
+	t.Parallel()
+	streams, unified := layout{cells: 1024, streams: 4}, layout{cells: 1024}
+	const again, plain = true, false
+	for _, c := range []struct {
+		name   string
+		layout layout
+		jobs   []bool
+		want   []int
+	}{
+		{"one", streams, []bool{again}, []int{15}},
+		{"two", streams, []bool{again, again}, []int{15, 0}},
+		{"before a prompt", streams, []bool{again, plain}, []int{15, 0}},
+		{"after a prompt", streams, []bool{plain, again, plain}, []int{20, 0, 20}},
+		{"in one pool", unified, []bool{again, plain, again}, []int{15, 20, 15}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, p := newStill(t, options(1024, 8, 64), c.layout)
+			for i, again := range c.jobs {
+				j := newPlainJob(t, &api.Request{}, 20)
+				if again {
+					j = newSetsJob(t, s, nil, 10, 3, 2)
+				}
+				p.take(p.seats[i], j, 0)
+			}
+			require.NoError(t, p.allot())
+			for i, want := range c.want {
+				require.Equal(t, want, p.seats[i].take, "job %d", i)
+			}
+		})
+	}
+}
+
+// Members that are kept apart wait where no sequence is left for them.
+func TestMembersWaitForSequences(t *testing.T) {
+	t.Parallel()
+	s, p := newStill(t, options(1024, 8, 64), layout{cells: 1024, pooled: true})
+	for i := range 3 {
+		j := newSetsJob(t, s, func(p *api.Parallel) { p.Isolate = true }, 10, 2)
+		j.cells = j.prompt
+		p.take(p.seats[i], j, 0)
+	}
+	p.ids = p.ids[:5]
+	require.NoError(t, p.allot())
+	require.Equal(t, []int{2, 2, 0}, []int{p.seats[0].take, p.seats[1].take, p.seats[2].take})
+}
+
+// Of a job with sets only the prompt can be had from others: what has the same tokens behind it has
+// them one after the other.
+func TestSetsAreNotShared(t *testing.T) {
+	t.Parallel()
+	s, p := newStill(t, options(1024, 4, 64), layout{cells: 1024, streams: 2})
+	j := newSetsJob(t, s, nil, 100, 6, 6, 6)
+	other := newPlainJob(t, &api.Request{}, 0)
+	other.tokens = append(other.tokens, j.tokens...)
+	other.prompt, other.cells = len(other.tokens), len(other.tokens)
+	p.take(p.seats[0], other, 0)
+	from, common, wait := p.source(j)
+	require.Same(t, p.seats[0], from)
+	require.Equal(t, 99, common)
+	require.False(t, wait)
+}
+
+// A job that loses its seat has nothing removed any more of the sets that it has: where they were in
+// the pool, and by what they were kept apart, is for others.
+func TestSetsSettleWithoutASeat(t *testing.T) {
+	t.Parallel()
+	s, p := newStill(t, options(1024, 4, 64), layout{cells: 1024, pooled: true})
+	j := newSetsJob(t, s, kinds()["visible with removal"], 10, 3, 2)
+	p.take(p.seats[0], j, 0)
+	for i := range j.sets.Set(0).Members {
+		m := &j.sets.Set(0).Members[i]
+		m.Tag, m.Cell = j.sets.tags[i], 10+i
+	}
+	require.Equal(t, []int{0}, j.sets.Open())
+	require.NoError(t, p.vacate(j))
+	require.Empty(t, j.sets.Open())
+	require.Empty(t, j.sets.tags)
+	require.Len(t, p.ids, llama.MostSequences-len(p.seats))
+}
+
+// How wide a set can be, beside what its job asks for.
+func TestWidest(t *testing.T) {
+	t.Parallel()
+	removal := kinds()["visible with removal"]
+	isolated := kinds()["isolated"]
+	for _, c := range []struct {
+		name             string
+		kind             func(*api.Parallel)
+		sequences, seats int
+		narrow, lease    int // what the lease has beside the job's tokens
+		want             int
+	}{
+		{"what the worker allows", nil, 6, 6, 0, 100, 6},
+		{"narrow", nil, 6, 6, 2, 100, 2},
+		{"more than the lease has: it waits", nil, 6, 6, 0, 3, 6},
+		{"narrow, as the lease has", nil, 6, 6, 4, 3, 3},
+		{"narrow, and the lease has nothing", nil, 6, 6, 4, 0, 1},
+		{"many sequences", nil, 200, 128, 0, 1000, 200},
+		{"isolated", isolated, 200, 128, 0, 1000, 128},
+		{"with removal, which takes two", removal, 200, 128, 0, 1000, 64},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := &Scheduler{model: openModel(t), opts: Options{Sequences: c.sequences}, narrow: c.narrow}
+			j := newSetsJob(t, s, c.kind, 10)
+			j.pool, j.leased = &pool{seats: make([]*seat, c.seats)}, len(j.tokens)+c.lease
+			require.Equal(t, c.want, s.widest(j))
+		})
+	}
+}
+
+// A set that waits for memory is cut to what there is, if sets are to be narrow.
+func TestSqueeze(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ narrow, lease, want int }{
+		{0, 2, 5}, // no bound
+		{4, 2, 2},
+		{1, 2, 1},
+		{4, 5, 5}, // it does not wait
+		{4, 0, 5}, // there is nothing
+	} {
+		s, p := newStill(t, options(1024, 8, 64), layout{cells: 1024})
+		j := newSetsJob(t, s, nil, 10, 3, 5)
+		j.cells = 13
+		j.leased = j.cells + c.lease
+		p.take(p.seats[0], j, 0)
+		s.jobs, s.narrow = []*job{j}, c.narrow
+		s.squeeze()
+		require.Equal(t, []int{c.want, 3 + c.want, 13 + c.want}, []int{j.newest(), j.made, len(j.tokens)}, "%+v", c)
+		require.Equal(t, 5-c.want, j.sets.Result(s.model.Piece).Cut)
+	}
+}
+
+// What is left when tokens are removed may have a stop string, and ends there.
+func TestRemovalMakesAStopString(t *testing.T) {
+	t.Parallel()
+	s := newScheduler(t, options(1024, 8, 64), nil)
+	j := newSetsJob(t, s, kinds()["visible with removal"], 10, 2, 1)
+	first, second := j.sets.Set(0), j.sets.Set(1)
+	left := append(s.model.Piece(first.Members[1].Token), s.model.Piece(second.Members[0].Token)...)
+	require.NotEmpty(t, left)
+	j.answer.text = newText([]string{string(left)})
+	j.req.Job.Stop = []string{string(left)}
+	first.Members[1].Attend(1)
+	require.Equal(t, []int{0}, j.sets.Judge(0))
+	j.sets.removed, j.asking, s.jobs = true, true, []*job{j}
+	j.sets.chosen, j.sets.over = []sample.Candidate{{Token: 70, Probability: 1}}, 1
+	require.NoError(t, s.acceptSet(j, time.Now()))
+	require.Len(t, j.done, 1)
+	out := (<-j.done).out
+	require.Equal(t, "stop", out.Choices[0].FinishReason)
+	require.Empty(t, out.Text())
+	require.Equal(t, 2, out.Parallel.Positions)
+}
+
+// What is removed makes room: a job can have more tokens than the pool has cells.
+func TestRemovalFreesCells(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 256, 6, 64)
+	job := full(func(p *api.Parallel) { p.Removal = &api.RetroactiveRemoval{AttentionThreshold: 0.5, Window: 1} })
+	job.MaxTokens = 0
+	out := r.mustRun(t, job)
+	require.Greater(t, out.PromptTokens+out.Parallel.Tokens, 256+100)
+	require.Equal(t, 256, out.PromptTokens+out.Parallel.Tokens-out.Parallel.Removed)
+}
+
+// The pools stay for sets for a while after the last job with some.
+func TestPoolsLinger(t *testing.T) {
+	t.Parallel()
+	usual := layout{cells: 1024, streams: 4}
+	for _, l := range []layout{{cells: 1024, pooled: true}, {cells: 1024, pooled: true, attends: true}} {
+		s := &Scheduler{pools: []*pool{{layout: l}}, lastSets: 3}
+		for arrived, want := range map[int]bool{3: false, 3 + linger - 1: false, 3 + linger: true} {
+			s.arrived = arrived
+			require.Equal(t, want, s.better([]layout{usual}, nil), "%d have come", arrived)
+		}
+	}
+}
+
+// Jobs that wait for a pool whose attention can be read end when it turns out that it cannot.
+func TestAttentionCannotBeRead(t *testing.T) {
+	t.Parallel()
+	s := newScheduler(t, options(1024, 4, 64), nil)
+	removal := newSetsJob(t, s, kinds()["visible with removal"], 10)
+	sets, plain := newSetsJob(t, s, nil, 10), newPlainJob(t, &api.Request{}, 10)
+	s.jobs = []*job{removal, sets, plain}
+	s.target = []layout{{cells: 1024, pooled: true, attends: true}}
+	s.checked, s.unread = true, errors.New("it is elsewhere")
+	require.NoError(t, s.divide())
+	require.Equal(t, []*job{sets, plain}, s.jobs)
+	require.ErrorIs(t, (<-removal.done).err, s.unread)
+}
+
+// Fewer jobs at once are possible where sets have become smaller.
+func TestUsageIsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	s, p := newStill(t, options(1024, 8, 64), layout{cells: 1024, pooled: true})
+	j := newSetsJob(t, s, kinds()["visible with removal"], 10, 6, 2)
+	p.take(p.seats[0], j, 0)
+	s.jobs = []*job{j}
+	j.leased = 100
+	use := func() []int { jobs, cells := s.usage(); return []int{jobs, cells} }
+	require.Equal(t, []int{6, 100}, use())
+	j.sets.Set(0).Members[3].Attend(1)
+	require.Len(t, j.sets.Judge(0), 5)
+	require.Equal(t, []int{2, 100}, use())
+}
