@@ -139,6 +139,7 @@ func (a *attention) take() error {
 func (a *attention) close() {
 	C.attention_free(a.reader)
 	C.free(a.memory)
+	a.reader, a.memory = nil, nil
 }
 
 // forget has nothing read of the batches to come.

@@ -1,8 +1,12 @@
 package llama
 
 import (
+	"fmt"
+	"runtime"
 	"testing"
+	"unsafe"
 
+	"github.com/ebitengine/purego"
 	"github.com/stretchr/testify/require"
 )
 
@@ -13,8 +17,208 @@ func TestAttention(t *testing.T) {
 	m := openModel(t, false)
 	c, err := m.NewContext(ContextOptions{Cells: 512, Sequences: 4, Batch: 64, Threads: 2, Attention: true, TypeK: "f32", TypeV: "f32"})
 	require.NoError(t, err)
-	defer func() { require.NoError(t, c.Close()) }()
 	for range 3 {
 		require.NoError(t, c.CheckAttention())
 	}
+	a := c.attention
+	require.NotNil(t, a.reader)
+	require.NotNil(t, a.memory)
+	require.NoError(t, c.Close())
+	require.Nil(t, a.reader, "its memory is given back")
+	require.Nil(t, a.memory)
+	require.NoError(t, c.Close())
+}
+
+// tensor is ggml_tensor, of the pinned version.
+type tensor struct {
+	kind     int32
+	buffer   uintptr
+	ne       [4]int64
+	nb       [4]uintptr
+	op       int32
+	params   [16]int32
+	flags    int32
+	src      [10]uintptr
+	viewed   uintptr
+	offset   uintptr
+	data     uintptr
+	name     [64]byte
+	extra    uintptr
+	reserved [8]byte
+}
+
+// ggml stands in for the library: its tensors are in Go's memory, which it can say is a device's.
+type ggml struct {
+	device bool
+	reads  int // from the device
+	keep   runtime.Pinner
+}
+
+func newGGML(t *testing.T, device bool) (*ggml, *attention) {
+	t.Helper()
+	g := &ggml{device: device}
+	t.Cleanup(g.keep.Unpin)
+	writes, adds := []byte("SET_ROWS\x00"), []byte("ADD\x00")
+	g.keep.Pin(&writes[0])
+	g.keep.Pin(&adds[0])
+	a, err := newAttention(attentionFunctions{
+		opDesc: purego.NewCallback(func(at uintptr) uintptr {
+			if (*tensor)(pointer(at)).op == add {
+				return uintptr(unsafe.Pointer(&adds[0]))
+			}
+			return uintptr(unsafe.Pointer(&writes[0]))
+		}),
+		isHost: purego.NewCallback(func(uintptr) uintptr {
+			if g.device {
+				return 0
+			}
+			return 1
+		}),
+		get: purego.NewCallback(func(at, to, offset, size uintptr) uintptr {
+			g.reads++
+			data := (*tensor)(pointer(at)).data
+			copy(unsafe.Slice((*byte)(pointer(to)), size), unsafe.Slice((*byte)(pointer(data+offset)), size))
+			return 0
+		}),
+	})
+	require.NoError(t, err)
+	t.Cleanup(a.close)
+	return g, a
+}
+
+// weights makes the tensor of a layer's weights, of [cells, rows, heads]. That of a cell has the
+// row's and the head's number in it: 1.02 is in the first head that of row 0 for cell 2.
+func (g *ggml) weights(cells, rows, heads int64) *tensor {
+	data := make([]float32, cells*rows*heads)
+	for i := range data {
+		n := int64(i)
+		data[i] = float32(1+n/cells/rows) + float32(n/cells%rows)/10 + float32(n%cells)/100
+	}
+	w := &tensor{buffer: 1, ne: [4]int64{cells, rows, heads, 1}}
+	for i, size := 0, uintptr(4); i < len(w.nb); i++ {
+		w.nb[i] = size
+		size *= uintptr(w.ne[i])
+	}
+	copy(w.name[:], "kq_soft_max-0")
+	g.keep.Pin(&data[0])
+	w.data = uintptr(unsafe.Pointer(&data[0]))
+	return w
+}
+
+// writes makes the tensor of a write to cells, which has an index of a cell for each row.
+func (g *ggml) writes(kind int32, cells ...int64) *tensor {
+	rows := &tensor{kind: kind, buffer: 1, ne: [4]int64{int64(len(cells)), 1, 1, 1}}
+	g.keep.Pin(&cells[0])
+	rows.data = uintptr(unsafe.Pointer(&cells[0]))
+	g.keep.Pin(rows)
+	return &tensor{buffer: 1, src: [10]uintptr{0, uintptr(unsafe.Pointer(rows))}}
+}
+
+// calculated tells the reader of a tensor as llama.cpp does, and returns whether it was asked for.
+func (a *attention) calculated(w *tensor) (wanted bool) {
+	var keep runtime.Pinner
+	defer keep.Unpin()
+	keep.Pin(w)
+	f, data := a.callback()
+	call := func(ask uintptr) bool {
+		r, _, _ := purego.SyscallN(f, uintptr(unsafe.Pointer(w)), ask, data)
+		return r&0xff != 0
+	}
+	if wanted = call(1); wanted && !call(0) {
+		panic("the reader has stopped llama.cpp")
+	}
+	return wanted
+}
+
+// add is the op of a tensor that is no write. The others are types.
+const (
+	add       = 1
+	float16   = 1
+	integer32 = 26
+	integer64 = 27
+)
+
+// Weights are the mean over layers and heads, wherever they are; from a device a row is read once
+// for all of its pairs.
+func TestAttentionWeights(t *testing.T) {
+	t.Parallel()
+	for _, device := range []bool{false, true} {
+		t.Run(fmt.Sprint("on a device: ", device), func(t *testing.T) {
+			t.Parallel()
+			g, a := newGGML(t, device)
+			for _, cells := range []int64{4, 64, 8} {
+				g.reads = 0
+				pairs := []Attended{{Row: 0, Cell: 1}, {Row: 0, Cell: 3}, {Row: 2, Cell: 0}}
+				a.want(pairs, 3)
+				require.True(t, a.calculated(g.writes(integer64, 7, 5, 6)))
+				for range 2 {
+					require.True(t, a.calculated(g.weights(cells, 3, 2)))
+				}
+				require.NoError(t, a.take())
+				for i, want := range []float64{1.51, 1.53, 1.7} {
+					require.InDelta(t, want, pairs[i].Weight, 1e-6)
+				}
+				require.Equal(t, []int64{7, 5, 6}, []int64{int64(a.cells[0]), int64(a.cells[1]), int64(a.cells[2])})
+				if device {
+					require.Equal(t, 1+2*2*2, g.reads, "the cells, and two rows of two heads in two layers")
+				} else {
+					require.Zero(t, g.reads)
+				}
+			}
+			a.forget()
+			require.False(t, a.calculated(g.weights(4, 3, 2)))
+			require.False(t, a.calculated(g.writes(integer64, 7, 5, 6)))
+		})
+	}
+}
+
+// What is not as expected is an error, and nothing outside a tensor is read.
+func TestAttentionIsElsewhere(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		pair   Attended
+		change func(w *tensor)
+	}{
+		"a row before the first":  {pair: Attended{Row: -1}},
+		"a row behind the last":   {pair: Attended{Row: 3}},
+		"a cell before the first": {pair: Attended{Cell: -1}},
+		"a cell behind the last":  {pair: Attended{Cell: 4}},
+		"another type":            {change: func(w *tensor) { w.kind = float16 }},
+		"numbers apart":           {change: func(w *tensor) { w.nb[0] = 8 }},
+		"of fewer rows":           {change: func(w *tensor) { w.ne[1] = 2 }},
+		"of more than one batch":  {change: func(w *tensor) { w.ne[3] = 2 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g, a := newGGML(t, false)
+			a.want([]Attended{c.pair}, 3)
+			require.True(t, a.calculated(g.writes(integer64, 7, 5, 6)))
+			w := g.weights(4, 3, 2)
+			if c.change != nil {
+				c.change(w)
+			}
+			a.calculated(w)
+			require.ErrorContains(t, a.take(), "weights")
+			require.False(t, a.calculated(g.weights(4, 3, 2)), "once is enough")
+		})
+	}
+}
+
+// Cells are known from the first write that has one for each row: that of values may have one
+// for each number.
+func TestAttentionCells(t *testing.T) {
+	t.Parallel()
+	g, a := newGGML(t, false)
+	a.want(nil, 2)
+	require.False(t, a.calculated(g.weights(4, 2, 2)), "there are no pairs")
+	sum := g.writes(integer64, 1, 2)
+	sum.op = add
+	for _, other := range []*tensor{g.writes(integer64, 1, 2, 3, 4), g.writes(integer32, 1, 2), {}, sum} {
+		require.False(t, a.calculated(other))
+		require.ErrorContains(t, a.take(), "keys")
+	}
+	require.True(t, a.calculated(g.writes(integer64, 8, 9)))
+	require.False(t, a.calculated(g.writes(integer64, 1, 2)), "of another layer: it has the same")
+	require.NoError(t, a.take())
+	require.Equal(t, []int64{8, 9}, []int64{int64(a.cells[0]), int64(a.cells[1])})
 }
