@@ -258,6 +258,37 @@ func TestMixtureSets(t *testing.T) {
 	}
 }
 
+// A token that is just as probable as the threshold is found, however the logit that this takes is
+// rounded.
+func TestMixtureAtTheThreshold(t *testing.T) {
+	t.Parallel()
+	third := float32(1) / 3
+	for name, q := range map[string]mixer{
+		"nearly equal logits": {rows: [][]float32{{0, -1e-20, -5}}, weights: []float64{1}},
+		"equal rows":          {rows: [][]float32{{third, -2, 0}, {third, -2, 0}, {third, -2, 0}}, weights: []float64{0.1, 0.7, 0.3}},
+		"a small logit":       {rows: [][]float32{{1e-3, 1e-12, 1e-3 - 1e-8}}, weights: []float64{0.3}},
+	} {
+		for _, l := range levels() {
+			m := NewMixture(MixOptions{Temperature: 1}, 3)
+			m.level = l
+			set, _, err := m.Next(q.rows, q.weights, 1e-4, 3, nil)
+			require.NoError(t, err)
+			found := slices.Clone(set)
+			for _, c := range found {
+				_, all, err := m.Next(q.rows, q.weights, c.Probability, 3, nil)
+				require.NoError(t, err)
+				want := 0
+				for _, o := range found {
+					if o.Probability >= c.Probability {
+						want++
+					}
+				}
+				require.Equal(t, want, all, "%s: token %d of %v", name, c.Token, found)
+			}
+		}
+	}
+}
+
 // A ban and a bias that stays hold for their call and for all of them.
 func TestMixtureForgetsBans(t *testing.T) {
 	t.Parallel()
