@@ -135,6 +135,27 @@ func TestRemovalWithManySequences(t *testing.T) {
 	}
 }
 
+// A job whose tokens can be removed goes on where the worker may run more jobs now, which leaves
+// fewer sequences to keep members apart.
+func TestRemovalWithMoreSequencesThanBefore(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 4096, 85, 128)
+	job := full(func(p *api.Parallel) { p.Removal = &api.RetroactiveRemoval{AttentionThreshold: 0, Window: 1} })
+	job.MaxTokens = 12
+	l, changed := infertest.NewLease(0), false
+	l.Grant = func(_ context.Context, used, _ int) error {
+		if used == 0 || changed {
+			return nil
+		}
+		changed = true
+		return r.Reshape(infer.Shape{Sequences: 200, Cells: 4096})
+	}
+	out, err := r.run(t.Context(), job, l)
+	require.NoError(t, err)
+	require.True(t, changed)
+	require.Equal(t, mostTagged, out.Parallel.Widest)
+}
+
 // Where attention is read the pool is smaller: a job with sets ends there, and one that needs
 // more waits for another pool.
 func TestAttendedPoolIsSmaller(t *testing.T) {

@@ -110,6 +110,30 @@ func TestMembersWaitForSequences(t *testing.T) {
 	require.Equal(t, []int{2, 2, 0}, []int{p.seats[0].take, p.seats[1].take, p.seats[2].take})
 }
 
+// Jobs that keep sequences leave enough for the sets of a step.
+func TestSequencesForSteps(t *testing.T) {
+	t.Parallel()
+	s, p := newStill(t, options(1024, 100, 128), layout{cells: 1024, pooled: true})
+	first, second := newSetsJob(t, s, kinds()["visible with removal"], 10), newSetsJob(t, s, kinds()["isolated with removal"], 10)
+	isolated := newSetsJob(t, s, kinds()["isolated"], 10)
+	for _, j := range []*job{first, second, isolated} {
+		j.leased = 100
+	}
+	require.True(t, p.room(first))
+	p.take(p.seats[0], first, 0)
+	require.Len(t, first.sets.tags, mostTagged)
+	require.False(t, p.room(second))
+	require.True(t, p.room(isolated), "it keeps none")
+	narrow := newSetsJob(t, s, func(p *api.Parallel) {
+		p.Threshold, p.Removal = 0.1, &api.RetroactiveRemoval{AttentionThreshold: 0.1, Window: 2}
+	}, 10)
+	narrow.leased = 100
+	require.True(t, p.room(narrow), "it never has more than ten at a position")
+	require.Equal(t, 10, p.tags(narrow))
+	require.NoError(t, p.vacate(first))
+	require.True(t, p.room(second))
+}
+
 // Of a job with sets only the prompt can be had from others: what has the same tokens behind it has
 // them one after the other.
 func TestSetsAreNotShared(t *testing.T) {
@@ -150,27 +174,29 @@ func TestWidest(t *testing.T) {
 	removal := kinds()["visible with removal"]
 	isolated := kinds()["isolated"]
 	for _, c := range []struct {
-		name             string
-		kind             func(*api.Parallel)
-		sequences, seats int
-		narrow, lease    int // what the lease has beside the job's tokens
-		want             int
+		name          string
+		kind          func(*api.Parallel)
+		sequences     int
+		narrow, lease int // what the lease has beside the job's tokens
+		want          int
 	}{
-		{"what the worker allows", nil, 6, 6, 0, 100, 6},
-		{"narrow", nil, 6, 6, 2, 100, 2},
-		{"more than the lease has: it waits", nil, 6, 6, 0, 3, 6},
-		{"narrow, as the lease has", nil, 6, 6, 4, 3, 3},
-		{"narrow, and the lease has nothing", nil, 6, 6, 4, 0, 1},
-		{"many sequences", nil, 200, 128, 0, 1000, 200},
-		{"isolated", isolated, 200, 128, 0, 1000, 128},
-		{"with removal, which takes two", removal, 200, 128, 0, 1000, 64},
+		{"what the worker allows", nil, 6, 0, 100, 6},
+		{"narrow", nil, 6, 2, 100, 2},
+		{"more than the lease has: it waits", nil, 6, 0, 3, 6},
+		{"narrow, as the lease has", nil, 6, 4, 3, 3},
+		{"narrow, and the lease has nothing", nil, 6, 4, 0, 1},
+		{"many sequences", nil, 200, 0, 1000, 200},
+		{"isolated", isolated, 200, 0, 1000, 128},
+		{"with removal, which takes two", removal, 200, 0, 1000, 64},
+		{"as many as in any shape", removal, 85, 0, 1000, 64},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := &Scheduler{model: openModel(t), opts: Options{Sequences: c.sequences}, narrow: c.narrow}
 			j := newSetsJob(t, s, c.kind, 10)
-			j.pool, j.leased = &pool{seats: make([]*seat, c.seats)}, len(j.tokens)+c.lease
-			require.Equal(t, c.want, s.widest(j))
+			j.leased = len(j.tokens) + c.lease
+			width, _ := s.widest(j)
+			require.Equal(t, c.want, width)
 		})
 	}
 }

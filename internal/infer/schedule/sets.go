@@ -176,8 +176,11 @@ func (s *Scheduler) squeeze() {
 // were memory for all that the job could use.
 func (s *Scheduler) widest(j *job) (width, ample int) {
 	most := s.opts.Sequences
-	if j.sets.pooled() {
-		most = min(most, j.pool.mostIDs(j.sets.o.Removal != nil))
+	switch {
+	case j.sets.o.Removal != nil:
+		most = min(most, mostTagged)
+	case j.sets.o.Isolate:
+		most = min(most, mostApart)
 	}
 	ample = j.sets.WidthIn(j.sets.limit, most)
 	if s.narrow > 0 { // what the lease has must do, so that the job goes on
