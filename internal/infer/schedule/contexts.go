@@ -219,7 +219,7 @@ func (s *Scheduler) context(l layout) (*llama.Context, error) {
 		opts.NoFlash = opts.NoFlash || s.opts.Inexact == nil && !llama.Quantised(opts.TypeV) // flash attention adds up in half precision
 		return s.model.NewContext(opts)
 	}
-	if l.exact {
+	if l.exact { // elsewhere a batch goes through the model in one: a set must
 		opts.Micro = exactPiece(s.model)
 		opts.Batch = max(opts.Batch, opts.Micro)
 		opts.NoFlash = opts.NoFlash || s.model.Recurrent()
