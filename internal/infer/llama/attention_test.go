@@ -138,8 +138,8 @@ const (
 	integer64 = 27
 )
 
-// Weights are the mean over layers and heads, wherever they are; from a device a row is read once
-// for all of its pairs.
+// Weights are the mean over rows, layers and heads, wherever they are; from a device a row is read
+// once for all of its cells.
 func TestAttentionWeights(t *testing.T) {
 	t.Parallel()
 	for _, device := range []bool{false, true} {
@@ -148,19 +148,18 @@ func TestAttentionWeights(t *testing.T) {
 			g, a := newGGML(t, device)
 			for _, cells := range []int64{4, 64, 8} {
 				g.reads = 0
-				pairs := []Attended{{Row: 0, Cell: 1}, {Row: 0, Cell: 3}, {Row: 2, Cell: 0}}
-				a.want(pairs, 3)
+				one, two := Attended{Row: 0, Rows: 1, Cells: []int{1, 3}}, Attended{Row: 1, Rows: 2, Cells: []int{0}}
+				a.want([]*Attended{&one, &two}, 3)
 				require.True(t, a.calculated(g.writes(integer64, 7, 5, 6)))
 				for range 2 {
 					require.True(t, a.calculated(g.weights(cells, 3, 2)))
 				}
 				require.NoError(t, a.take())
-				for i, want := range []float64{1.51, 1.53, 1.7} {
-					require.InDelta(t, want, pairs[i].Weight, 1e-6)
-				}
-				require.Equal(t, []int64{7, 5, 6}, []int64{int64(a.cells[0]), int64(a.cells[1]), int64(a.cells[2])})
+				require.InDeltaSlice(t, []float64{1.51, 1.53}, one.Weights, 1e-6)
+				require.InDeltaSlice(t, []float64{1.65}, two.Weights, 1e-6)
+				require.Equal(t, []int64{7, 5, 6}, []int64{int64(a.placed[0]), int64(a.placed[1]), int64(a.placed[2])})
 				if device {
-					require.Equal(t, 1+2*2*2, g.reads, "the cells, and two rows of two heads in two layers")
+					require.Equal(t, 1+3*2*2, g.reads, "the cells, and three rows of two heads in two layers")
 				} else {
 					require.Zero(t, g.reads)
 				}
@@ -176,13 +175,14 @@ func TestAttentionWeights(t *testing.T) {
 func TestAttentionIsElsewhere(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		pair   Attended
+		asked  Attended
 		change func(w *tensor)
 	}{
-		"a row before the first":  {pair: Attended{Row: -1}},
-		"a row behind the last":   {pair: Attended{Row: 3}},
-		"a cell before the first": {pair: Attended{Cell: -1}},
-		"a cell behind the last":  {pair: Attended{Cell: 4}},
+		"a row before the first":  {asked: Attended{Row: -1, Rows: 1, Cells: []int{0}}},
+		"a row behind the last":   {asked: Attended{Row: 3, Rows: 1, Cells: []int{0}}},
+		"rows behind the last":    {asked: Attended{Row: 2, Rows: 2, Cells: []int{0}}},
+		"a cell before the first": {asked: Attended{Rows: 1, Cells: []int{0, -1}}},
+		"a cell behind the last":  {asked: Attended{Rows: 1, Cells: []int{0, 4}}},
 		"another type":            {change: func(w *tensor) { w.kind = float16 }},
 		"numbers apart":           {change: func(w *tensor) { w.nb[0] = 8 }},
 		"of fewer rows":           {change: func(w *tensor) { w.ne[1] = 2 }},
@@ -191,7 +191,10 @@ func TestAttentionIsElsewhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g, a := newGGML(t, false)
-			a.want([]Attended{c.pair}, 3)
+			if c.change != nil {
+				c.asked = Attended{Rows: 1, Cells: []int{0}}
+			}
+			a.want([]*Attended{&c.asked}, 3)
 			require.True(t, a.calculated(g.writes(integer64, 7, 5, 6)))
 			w := g.weights(4, 3, 2)
 			if c.change != nil {
@@ -210,7 +213,7 @@ func TestAttentionCells(t *testing.T) {
 	t.Parallel()
 	g, a := newGGML(t, false)
 	a.want(nil, 2)
-	require.False(t, a.calculated(g.weights(4, 2, 2)), "there are no pairs")
+	require.False(t, a.calculated(g.weights(4, 2, 2)), "nothing is asked for")
 	sum := g.writes(integer64, 1, 2)
 	sum.op = add
 	for _, other := range []*tensor{g.writes(integer64, 1, 2, 3, 4), g.writes(integer32, 1, 2), {}, sum} {
@@ -220,5 +223,5 @@ func TestAttentionCells(t *testing.T) {
 	require.True(t, a.calculated(g.writes(integer64, 8, 9)))
 	require.False(t, a.calculated(g.writes(integer64, 1, 2)), "of another layer: it has the same")
 	require.NoError(t, a.take())
-	require.Equal(t, []int64{8, 9}, []int64{int64(a.cells[0]), int64(a.cells[1])})
+	require.Equal(t, []int64{8, 9}, []int64{int64(a.placed[0]), int64(a.placed[1])})
 }

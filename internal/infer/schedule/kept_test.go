@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -204,23 +205,83 @@ func TestWidest(t *testing.T) {
 // A set that waits for memory is cut to what there is, if sets are to be narrow.
 func TestSqueeze(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ narrow, lease, want int }{
-		{0, 2, 5}, // no bound
-		{4, 2, 2},
-		{1, 2, 1},
-		{4, 5, 5}, // it does not wait
-		{4, 0, 5}, // there is nothing
+	for _, c := range []struct{ narrow, cells, lease, want int }{
+		{0, 13, 2, 5}, // no bound
+		{4, 13, 2, 2},
+		{1, 13, 2, 1},
+		{4, 13, 5, 5}, // it does not wait
+		{4, 13, 0, 5}, // there is nothing
+		{4, 10, 2, 5}, // another set comes before it, anew
 	} {
 		s, p := newStill(t, options(1024, 8, 64), layout{cells: 1024})
 		j := newSetsJob(t, s, nil, 10, 3, 5)
-		j.cells = 13
-		j.leased = j.cells + c.lease
+		j.cells, j.leased = c.cells, c.cells+c.lease
 		p.take(p.seats[0], j, 0)
 		s.jobs, s.narrow = []*job{j}, c.narrow
 		s.squeeze()
 		require.Equal(t, []int{c.want, 3 + c.want, 13 + c.want}, []int{j.newest(), j.made, len(j.tokens)}, "%+v", c)
 		require.Equal(t, 5-c.want, j.sets.Result(s.model.Piece).Cut)
 	}
+}
+
+// A job is at the end of its stream where its next set does not fit, but its memory and a longer one
+// would have it.
+func TestStuck(t *testing.T) {
+	t.Parallel()
+	s, p := newStill(t, options(1024, 8, 64), layout{cells: 1024, streams: 4})
+	for _, c := range []struct {
+		cells, lease, longest int
+		want                  bool
+	}{
+		{254, 3, 1024, true},
+		{254, 2, 1024, false}, // it waits for memory
+		{253, 3, 1024, false}, // the set fits
+		{254, 3, 256, false},  // there is nothing longer
+	} {
+		j := newSetsJob(t, s, nil, 254, 3)
+		p.take(p.seats[0], j, 0)
+		j.cells, j.leased, j.longest = c.cells, c.cells+c.lease, c.longest
+		if c.cells < j.prompt { // as if the prompt were so long
+			j.tokens, j.prompt = j.tokens[1:], j.prompt-1
+		}
+		require.Equal(t, c.want, j.stuck(), "%+v", c)
+	}
+}
+
+// The members of isolated sets go through the model apart always, those that may be removed when
+// they come, as only then they get sequences to be kept apart by.
+func TestApart(t *testing.T) {
+	t.Parallel()
+	s := newScheduler(t, options(1024, 8, 64), nil)
+	for name, want := range map[string][]bool{
+		"visible": {false, false, false}, "isolated": {true, false, true},
+		"visible with removal": {false, false, true}, "isolated with removal": {true, false, true},
+	} {
+		j := newSetsJob(t, s, kinds()[name], 10, 2, 1, 3)
+		for i, want := range want {
+			require.Equal(t, want, j.sets.apart(j.sets.Set(i), i), "%s: set %d", name, i)
+		}
+	}
+}
+
+// The answer is made of what is left.
+func TestTextOfWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1024, 6, 64)
+	out := r.mustRun(t, full(func(p *api.Parallel) { p.Removal = &api.RetroactiveRemoval{AttentionThreshold: 0.5, Window: 2} }))
+	var left []byte
+	firsts := 0
+	for _, set := range out.Parallel.Sets {
+		if set[0].Removed {
+			firsts++
+		}
+		i := slices.IndexFunc(set, func(m api.ParallelToken) bool { return !m.Removed })
+		left = append(left, r.model.Piece(set[i].TokenID)...)
+	}
+	require.Positive(t, firsts)
+	text := newText(nil)
+	text.add(left)
+	require.Equal(t, text.String(), out.Text())
 }
 
 // What is left when tokens are removed may have a stop string, and ends there.

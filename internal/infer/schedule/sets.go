@@ -162,7 +162,7 @@ func (j *job) whole(n int) int {
 // memory for, where sets are to be narrow.
 func (s *Scheduler) squeeze() {
 	for _, j := range s.jobs {
-		if s.narrow == 0 || j.sets == nil || j.seat == nil || j.pending() != j.newest() || !j.again() {
+		if s.narrow == 0 || j.sets == nil || j.seat == nil || j.pending() != j.newest() {
 			continue
 		}
 		if room := j.room(); room > 0 && room < j.newest() {
