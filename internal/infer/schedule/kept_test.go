@@ -179,25 +179,25 @@ func TestWidest(t *testing.T) {
 		kind          func(*api.Parallel)
 		sequences     int
 		narrow, lease int // what the lease has beside the job's tokens
-		want          int
+		want, ample   int
 	}{
-		{"what the worker allows", nil, 6, 0, 100, 6},
-		{"narrow", nil, 6, 2, 100, 2},
-		{"more than the lease has: it waits", nil, 6, 0, 3, 6},
-		{"narrow, as the lease has", nil, 6, 4, 3, 3},
-		{"narrow, and the lease has nothing", nil, 6, 4, 0, 1},
-		{"many sequences", nil, 200, 0, 1000, 200},
-		{"isolated", isolated, 200, 0, 1000, 128},
-		{"with removal, which takes two", removal, 200, 0, 1000, 64},
-		{"as many as in any shape", removal, 85, 0, 1000, 64},
+		{"what the worker allows", nil, 6, 0, 100, 6, 6},
+		{"narrow", nil, 6, 2, 100, 2, 6},
+		{"more than the lease has: it waits", nil, 6, 0, 3, 6, 6},
+		{"narrow, as the lease has", nil, 6, 4, 3, 3, 6},
+		{"narrow, and the lease has nothing", nil, 6, 4, 0, 1, 6},
+		{"many sequences", nil, 200, 0, 1000, 200, 200},
+		{"isolated", isolated, 200, 0, 1000, 128, 128},
+		{"with removal, which takes two", removal, 200, 0, 1000, 64, 64},
+		{"as many as in any shape", removal, 85, 0, 1000, 64, 64},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := &Scheduler{model: openModel(t), opts: Options{Sequences: c.sequences}, narrow: c.narrow}
 			j := newSetsJob(t, s, c.kind, 10)
 			j.leased = len(j.tokens) + c.lease
-			width, _ := s.widest(j)
-			require.Equal(t, c.want, width)
+			width, ample := s.widest(j)
+			require.Equal(t, []int{c.want, c.ample}, []int{width, ample})
 		})
 	}
 }
