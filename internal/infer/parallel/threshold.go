@@ -17,7 +17,7 @@ func Widest(o *api.Parallel, most int) int {
 	if o.Dynamic != nil {
 		lowest = min(lowest, o.Dynamic.Final)
 	}
-	return min(most, int((1+rounding)/lowest))
+	return int(min(float64(most), (1+rounding)/lowest))
 }
 
 // threshold is how probable a token must be at the position-th of so many positions, from 0.
