@@ -50,23 +50,25 @@ func (l *left) give(j *job, n int) bool {
 	return true
 }
 
-// allotDecode gives the decoding jobs their next tokens. Where sets leave no room for all, those
-// come first that were left out most often.
+// allotDecode gives the decoding jobs their next tokens, and those whose sets are decoded anew
+// their next set, if they were left out. Where sets leave no room for all, those come first that
+// were left out most often.
 func (p *pool) allotDecode(left *left) {
 	p.ready = p.ready[:0]
 	for _, s := range p.seats {
-		if p.decodes(s) {
+		switch again := p.decodesAgain(s); {
+		case p.decodes(s), again && s.late > 0:
 			p.ready = append(p.ready, s)
-		} else {
+		case !again:
 			s.late = 0
 		}
 	}
 	slices.SortStableFunc(p.ready, func(a, b *seat) int { return b.late - a.late }) // mostly none was
 	for i, s := range p.ready {
-		n := s.job.newest()
+		n := s.job.unit()
 		// In streams all sequences must have as many tokens: llama.cpp would take a set apart
 		// otherwise, and its members would not see each other.
-		if alike := p.streams == 0 || i == 0 || n == p.ready[0].job.newest(); alike && left.give(s.job, n) {
+		if alike := p.streams == 0 || i == 0 || n == p.ready[0].job.unit(); alike && left.give(s.job, n) {
 			s.take, s.late = n, 0
 		} else {
 			s.late++
@@ -78,6 +80,13 @@ func (p *pool) allotDecode(left *left) {
 func (p *pool) decodes(s *seat) bool {
 	j := s.job
 	return j != nil && j.goesOn() && (!j.prefilling() || p.streams == 0 && j.pending() == j.newest())
+}
+
+// decodesAgain reports whether sets of a seat's job are decoded anew in one pool, of which each must
+// go whole.
+func (p *pool) decodesAgain(s *seat) bool {
+	j := s.job
+	return p.streams == 0 && j != nil && j.goesOn() && j.again() && j.cells >= j.prompt && !p.decodes(s)
 }
 
 // allotPrompts gives what is left of the batch to prompts, the oldest job's first.
@@ -101,6 +110,11 @@ func (p *pool) allotPrompts(left *left) {
 			continue
 		}
 		s.take = j.fit(left, min(n, left.tokens))
+		if p.decodesAgain(s) {
+			if s.late++; s.take > 0 {
+				s.late = 0
+			}
+		}
 		if others = others || s.take > 0; alone && s.take > 0 {
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,36 +27,99 @@ func full(change func(*api.Parallel)) api.Request {
 	return j
 }
 
+// begin runs a job until it has something in the pool, and goes on; ended receives how it ended.
+func (r *rig) begin(ctx context.Context, job api.Request) (ended chan error) {
+	begun, once := make(chan struct{}), sync.Once{}
+	l := infertest.NewLease(0)
+	l.Grant = func(_ context.Context, used, _ int) error {
+		if used > 0 {
+			once.Do(func() { close(begun) })
+		}
+		return nil
+	}
+	ended = make(chan error, 1)
+	go func() {
+		_, err := r.run(ctx, job, l)
+		ended <- err
+	}()
+	<-begun
+	return ended
+}
+
 // requireNoneStarves runs jobs beside each other, the last of which is short, and expects
 // it to end while the others go on.
 func requireNoneStarves(t *testing.T, opts Options, last api.Request, others ...api.Request) {
 	t.Helper()
 	r := run(t, newScheduler(t, opts, nil))
 	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, len(others))
+	var ends []chan error
 	for i, job := range others {
-		begun := make(chan struct{})
-		l, once := infertest.NewLease(0), false
-		l.Grant = func(_ context.Context, used, _ int) error {
-			if used > 0 && !once {
-				once = true
-				close(begun)
-			}
-			return nil
-		}
 		job.Prompt = fmt.Sprint(i, job.Prompt)
-		go func() {
-			_, err := r.run(ctx, job, l)
-			ended <- err
-		}()
-		<-begun
+		ends = append(ends, r.begin(ctx, job))
 	}
 	r.mustRun(t, last)
-	require.Empty(t, ended, "nobody else has ended yet")
+	requireGoOn(t, ends, stop)
+}
+
+// requireGoOn expects that jobs have not ended, and ends them.
+func requireGoOn(t *testing.T, ends []chan error, stop func()) {
+	t.Helper()
+	for _, ended := range ends {
+		require.Empty(t, ended, "nobody else has ended yet")
+	}
 	stop()
-	for range others {
+	for _, ended := range ends {
 		require.ErrorIs(t, <-ended, context.Canceled)
 	}
+}
+
+// Sets that are decoded anew, beside others that take all sequences, or nearly all of each batch,
+// come in their turn.
+func TestSetsDecodedAnewDoNotStarve(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		sequences, batch int
+		change           func(*api.Parallel)
+	}{
+		"isolated":     {128, 256, func(p *api.Parallel) { p.Isolate, p.MaxTokens = true, 64 }},
+		"with removal": {50, 512, func(p *api.Parallel) { p.Removal, p.MaxTokens = &api.RetroactiveRemoval{Window: 1}, 25 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := run(t, newScheduler(t, options(65536, c.sequences, c.batch), nil))
+			ctx, stop := context.WithCancel(t.Context())
+			job := full(c.change)
+			job.MaxTokens = 2000
+			var ends []chan error
+			for i := range 2 {
+				other := job
+				other.Prompt = fmt.Sprint(i, job.Prompt)
+				ends = append(ends, r.begin(ctx, other))
+			}
+			job.MaxTokens = 20
+			last := r.begin(ctx, job)
+			r.tell(func() {
+				if j := r.jobs[len(r.jobs)-1]; len(r.jobs) == 3 { // it may have ended
+					if r.fault = j.pool.vacate(j); r.fault == nil {
+						j.restart()
+					}
+				}
+			})
+			require.NoError(t, <-last)
+			requireGoOn(t, ends, stop)
+		})
+	}
+}
+
+// The widest sets whose members are kept apart go on beside a job that keeps as many sequences as
+// a job can.
+func TestIsolatedBesideRemoval(t *testing.T) {
+	t.Parallel()
+	removal := full(func(p *api.Parallel) { p.Removal = &api.RetroactiveRemoval{Window: 1} })
+	removal.MaxTokens = 2000
+	isolated := full(func(p *api.Parallel) { p.Isolate = true })
+	isolated.MaxTokens = 6
+	requireNoneStarves(t, options(65536, 128, 256), isolated, removal)
 }
 
 // Jobs whose sets take all outputs of a step leave some to the others.
@@ -153,7 +217,7 @@ func TestRemovalWithMoreSequencesThanBefore(t *testing.T) {
 	out, err := r.run(t.Context(), job, l)
 	require.NoError(t, err)
 	require.True(t, changed)
-	require.Equal(t, mostTagged, out.Parallel.Widest)
+	require.Equal(t, mostApart, out.Parallel.Widest)
 }
 
 // Where attention is read the pool is smaller: a job with sets ends there, and one that needs
@@ -170,22 +234,9 @@ func TestAttendedPoolIsSmaller(t *testing.T) {
 	require.Equal(t, "length", out.Choices[0].FinishReason)
 	require.Equal(t, 1024, out.PromptTokens+out.Parallel.Tokens-out.Parallel.Removed)
 
-	ended, begun := make(chan error, 1), make(chan struct{})
-	l, once := infertest.NewLease(0), false
-	l.Grant = func(_ context.Context, used, _ int) error {
-		if used > 0 && !once {
-			once = true
-			close(begun)
-		}
-		return nil
-	}
 	job := full(func(p *api.Parallel) { p.Removal, p.MaxTokens = removal, 3 })
 	job.MaxTokens = 100
-	go func() {
-		_, err := r.run(t.Context(), job, l)
-		ended <- err
-	}()
-	<-begun
+	ended := r.begin(t.Context(), job)
 	r.mustRun(t, api.Request{Prompt: infertest.Words(1500), MaxTokens: 4, IgnoreEOS: true})
 	require.NoError(t, <-ended)
 }
@@ -196,22 +247,9 @@ func TestUnreadAttentionEndsRemovalOnly(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 4096, 8, 64)
 	removal := func(p *api.Parallel) { p.Removal = &api.RetroactiveRemoval{AttentionThreshold: 0.001, Window: 2} }
-	endless, refused := full(removal), make(chan error, 1)
+	endless := full(removal)
 	endless.MaxTokens = 0
-	begun := make(chan struct{})
-	l, once := infertest.NewLease(0), false
-	l.Grant = func(_ context.Context, used, _ int) error {
-		if used > 0 && !once {
-			once = true
-			close(begun)
-		}
-		return nil
-	}
-	go func() {
-		_, err := r.run(t.Context(), endless, l)
-		refused <- err
-	}()
-	<-begun
+	refused := r.begin(t.Context(), endless)
 	r.tell(func() { r.cannotRead(errors.New("the weights are elsewhere")) })
 	var request *infer.RequestError
 	require.ErrorAs(t, <-refused, &request)

@@ -122,9 +122,9 @@ func TestSequencesForSteps(t *testing.T) {
 	}
 	require.True(t, p.room(first))
 	p.take(p.seats[0], first, 0)
-	require.Len(t, first.sets.tags, mostTagged)
+	require.Len(t, first.sets.tags, mostApart)
 	require.False(t, p.room(second))
-	require.True(t, p.room(isolated), "it keeps none")
+	require.True(t, p.room(isolated), "it keeps none, and its widest set has room in a step")
 	narrow := newSetsJob(t, s, func(p *api.Parallel) {
 		p.Threshold, p.Removal = 0.1, &api.RetroactiveRemoval{AttentionThreshold: 0.1, Window: 2}
 	}, 10)

@@ -78,7 +78,7 @@ func (p *pool) leased() int {
 
 // room reports whether a job can sit down now.
 func (p *pool) room(j *job) bool {
-	if n := p.tags(j); n > 0 && len(p.ids)-n < min(len(p.seats), p.spareIDs()/2) { // the rest is for the steps
+	if n := p.tags(j); n > 0 && len(p.ids)-n < min(len(p.seats), mostApart) { // so many the widest set takes in a step
 		return false
 	}
 	return slices.ContainsFunc(p.seats, func(s *seat) bool { return s.job == nil }) &&

@@ -176,10 +176,7 @@ func (s *Scheduler) squeeze() {
 // were memory for all that the job could use.
 func (s *Scheduler) widest(j *job) (width, ample int) {
 	most := s.opts.Sequences
-	switch {
-	case j.sets.o.Removal != nil:
-		most = min(most, mostTagged)
-	case j.sets.o.Isolate:
+	if j.sets.pooled() {
 		most = min(most, mostApart)
 	}
 	ample = j.sets.WidthIn(j.sets.limit, most)
