@@ -43,7 +43,7 @@ func (e *Engine) options(shape infer.Shape) schedule.Options {
 	return schedule.Options{
 		Cells: shape.Cells, Sequences: shape.Sequences, Batch: e.spec.Batch, Threads: e.spec.Threads,
 		TypeK: e.spec.CacheTypeK, TypeV: e.spec.CacheTypeV, Layout: e.spec.Layout,
-		Longest: e.facts.Context, Inexact: e.inexact(), Compute: e.compute, Attends: e.attends,
+		Longest: e.facts.Context, Inexact: e.inexact(), NoRemoval: e.size.NoRemoval, Compute: e.compute, Attends: e.attends,
 	}
 }
 

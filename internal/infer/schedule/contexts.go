@@ -106,6 +106,9 @@ func (s *Scheduler) allocate(warm bool) error {
 	if s.opts.Compute != nil {
 		s.compute = s.opts.Compute(s.opts.Cells)
 	}
+	if warm && s.model.OnGPU() {
+		s.tryAttention()
+	}
 	for _, l := range s.likely(warm && s.model.OnGPU()) {
 		if err := s.open(l); err != nil {
 			return err
@@ -123,12 +126,25 @@ func (s *Scheduler) allocate(warm bool) error {
 	return nil
 }
 
+// tryAttention runs the pool in which attention is read at its worst, once. If that fails, only
+// the jobs that ask for it are refused.
+func (s *Scheduler) tryAttention() {
+	if s.checked || s.opts.NoRemoval != nil || noRemoval(s.model, s.opts) != nil || s.divider().attended == 0 {
+		return
+	}
+	s.checked = true
+	err := s.open(s.choose([]need{{tokens: 1, attends: true}}))
+	if err == nil {
+		err = errors.Join(s.pools[0].ctx.CheckAttention(), s.pools[0].ctx.WarmUp())
+	}
+	if err != nil {
+		s.cannotRead(err)
+	}
+}
+
 // likely are the layouts that are tried before the first job, that for jobs of which nothing is
 // known last. all: also those that jobs may come to.
 func (s *Scheduler) likely(all bool) (layouts [][]layout) {
-	if all && noRemoval(s.model, s.opts) == nil && s.divider().attended > 0 {
-		layouts = append(layouts, s.choose([]need{{tokens: 1, attends: true}}))
-	}
 	first := s.choose(nil)
 	if first[0].streams > 0 && s.opts.Layout != Streams && (all || s.opts.Compute == nil) {
 		layouts = append(layouts, []layout{{cells: s.opts.Cells}})

@@ -358,3 +358,57 @@ func TestUsageIsWhatIsLeft(t *testing.T) {
 	require.Len(t, j.sets.Judge(0), 5)
 	require.Equal(t, []int{2, 100}, use())
 }
+
+// In streams only sets of one width go through the model together: llama.cpp would take the others
+// apart, and their members would not see each other. Those that are left out come next.
+func TestSetsOfOneWidthInStreams(t *testing.T) {
+	t.Parallel()
+	s, p := newStill(t, options(2048, 8, 64), layout{cells: 2048, streams: 8})
+	for i, width := range []int{2, 3, 2, 1, 3} {
+		j := newSetsJob(t, s, nil, 10, width)
+		j.cells = j.prompt
+		p.take(p.seats[i], j, 0)
+	}
+	takes := func() (list []int) {
+		for _, seat := range p.seats {
+			seat.take = 0
+		}
+		require.NoError(t, p.allot())
+		for _, seat := range p.seats[:5] {
+			list = append(list, seat.take)
+		}
+		return list
+	}
+	require.Equal(t, []int{2, 0, 2, 0, 0}, takes())
+	require.Equal(t, []int{0, 3, 0, 0, 3}, takes())
+	require.Equal(t, []int{0, 0, 0, 1, 0}, takes())
+}
+
+// What a GPU does before its first job: if attention cannot be read, or there is no room for it,
+// nothing else is the worse for it.
+func TestTryAttention(t *testing.T) {
+	t.Parallel()
+	s := newScheduler(t, options(1024, 4, 64), nil)
+	s.tryAttention()
+	require.True(t, s.checked)
+	require.NoError(t, s.unread)
+	require.True(t, s.pools[0].attends)
+
+	s = newScheduler(t, options(1024, 4, 64), nil)
+	s.opts.TypeK = "nonsense" // so that there can be no pool
+	s.tryAttention()
+	require.Error(t, s.unread)
+	s.opts.TypeK = "f32"
+	require.True(t, run(t, s).mustRun(t, wide(nil)).Parallel.Tokens > 0)
+
+	for name, change := range map[string]func(*Options){
+		"the model cannot":  func(o *Options) { o.NoRemoval = errors.New("no") },
+		"there is no room":  func(o *Options) { o.Attends = func(int) int { return 0 } },
+		"the values cannot": func(o *Options) { o.TypeV = "q8_0" },
+	} {
+		s := newScheduler(t, options(1024, 4, 64), nil)
+		change(&s.opts)
+		s.tryAttention()
+		require.False(t, s.checked, name)
+	}
+}

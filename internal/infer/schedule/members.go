@@ -188,11 +188,15 @@ func (p *pool) judge() error {
 				}
 			}
 		}
+		if j.sets.removed {
+			j.tokens = append(j.tokens[:j.prompt:j.prompt], slices.Collect(j.sets.Remaining())...)
+		}
 	}
 	return nil
 }
 
-// remove takes members of the n-th set from the pool.
+// remove takes members of the n-th set from the pool; the job's tokens are still to be brought
+// in line.
 func (p *pool) remove(j *job, n int, removed []int) error {
 	set, pos := j.sets.Set(n), j.prompt+n
 	if err := p.ctx.Drop(j.seat.seq, pos); err != nil {
@@ -213,6 +217,5 @@ func (p *pool) remove(j *job, n int, removed []int) error {
 	}
 	j.sets.removed = true
 	j.cells -= len(removed)
-	j.tokens = append(j.tokens[:j.prompt:j.prompt], slices.Collect(j.sets.Remaining())...)
 	return nil
 }

@@ -28,6 +28,7 @@ type Options struct {
 	Longest      int    // tokens of the longest job; for Measure
 	NoFlash      bool   // attention adds up in full precision: slower, and nearer to exact
 	Inexact      error  // why there are no reproducible jobs, nil = there are
+	NoRemoval    error  // why attention is not read, nil = it is where the model allows it
 	// Attends tells how many of so many cells there may be where attention is read; nil = all.
 	Attends func(cells int) int
 	// Compute tells the most that compute buffers may take with so many cells; nil =
