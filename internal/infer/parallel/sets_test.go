@@ -63,6 +63,10 @@ func TestWidest(t *testing.T) {
 		{"tenths", api.Parallel{Threshold: 0.1}, 256, 10},
 		{"forty-ninths", api.Parallel{Threshold: 1.0 / 49}, 256, 49},
 		{"the lowest there is", api.Parallel{Threshold: api.MinThreshold}, 1 << 20, 10000},
+		{"apart while they are decoded", api.Parallel{Threshold: 0.001, Isolate: true}, 256, 64},
+		{"apart afterwards", api.Parallel{Threshold: 0.001, Removal: &api.RetroactiveRemoval{}}, 256, 64},
+		{"apart in both", api.Parallel{Threshold: 0.001, Isolate: true, Removal: &api.RetroactiveRemoval{}}, 256, 64},
+		{"few are apart", api.Parallel{Threshold: 0.001, Removal: &api.RetroactiveRemoval{}}, 8, 8},
 		{"it falls", api.Parallel{Threshold: 0.6, Dynamic: down}, 256, 20},
 		{"it rises", api.Parallel{Threshold: 0.3, Dynamic: up}, 256, 3},
 	} {

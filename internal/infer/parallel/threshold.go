@@ -6,10 +6,17 @@ import "tempo/api"
 // probabilities come to no more than 1 + rounding.
 const rounding = 1e-6
 
+// MostApart is how wide a set can be whose members have sequences of their own, be it while they
+// are decoded or also afterwards: the engine keeps no more apart.
+const MostApart = 64
+
 // Widest is how many tokens a set of the job can have where most (1 or more) are allowed: no
-// more than it asks for, and no more than can be as probable as its lowest threshold, whatever
-// the model.
+// more than it asks for, than the engine keeps apart where it must, and than can be as probable
+// as its lowest threshold, whatever the model.
 func Widest(o *api.Parallel, most int) int {
+	if o.Isolate || o.Removal != nil {
+		most = min(most, MostApart)
+	}
 	if o.MaxTokens > 0 {
 		most = min(most, o.MaxTokens)
 	}

@@ -31,10 +31,10 @@ func (p *pool) giveBack(id int) error {
 	return p.ctx.Forget(id)
 }
 
-// mostApart is how wide a set can be whose members have sequences of their own, be it while they
-// are decoded or, as tags, also afterwards. That is so in a pool with however many seats: it may
-// come to have more while the job runs.
-const mostApart = (llama.MostSequences - mostPooled) / 2
+// A set whose members are kept apart has sequences for them all, beside however many seats its pool
+// has, be it while they are decoded or, as tags, also afterwards: it may come to have more while the
+// job runs. This does not compile where it has not.
+const _ = uint((llama.MostSequences-mostPooled)/2 - parallel.MostApart)
 
 // spareIDs is how many sequences belong to no seat, lent or not.
 func (p *pool) spareIDs() int { return llama.MostSequences - len(p.seats) }
@@ -124,7 +124,7 @@ func (p *pool) tags(j *job) int {
 		return 0
 	}
 	o := p.ctx.Options()
-	return parallel.Widest(j.sets.o, min(mostApart, max(o.Outputs, o.Sequences)))
+	return parallel.Widest(j.sets.o, max(o.Outputs, o.Sequences))
 }
 
 // lendTags takes them.
