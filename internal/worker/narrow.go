@@ -27,7 +27,9 @@ const (
 	lookAgain = 20 * time.Millisecond
 	// calm is for how long nobody must have waited for memory before each step up.
 	calm = 3 * time.Second
-	// tellLimit bounds the call to the engine. It answers at once, unless it has just died.
+	// tellLimit is how long a caller waits at most for the engine to have taken a step up or
+	// down. It does so between two of its own, and a prompt of a large model on a CPU can take
+	// much longer.
 	tellLimit = time.Second
 )
 
@@ -39,10 +41,10 @@ type narrower struct {
 	log    *zap.Logger
 
 	steps atomic.Int64        // down, so far
-	turn  *semaphore.Weighted // of weight 1: for who changes the bound, and tells the engine
+	turn  *semaphore.Weighted // of weight 1: held from a change of the bound until the engine has answered
 
 	mu      sync.Mutex
-	bounds  []int     // those of all steps down, of which the last is in force; guarded by mu
+	bounds  []int     // those of all steps down; the last is in force once the engine has answered; guarded by mu
 	settled time.Time // when the last step has had its moment; guarded by mu
 	waiting int       // jobs that wait for memory; guarded by mu
 	quiet   time.Time // since when none does and the bound is the same; guarded by mu
@@ -52,7 +54,7 @@ func newNarrower(narrow func(context.Context, int) error, widest func() int, log
 	return &narrower{narrow: narrow, widest: widest, log: log, turn: semaphore.NewWeighted(1)}
 }
 
-// bound is the one in force, 0 = there is none.
+// bound is the one that is in force, or is about to be; 0 = there is none.
 func (n *narrower) bound() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -79,18 +81,18 @@ func (n *narrower) wait() (end func()) {
 	}
 }
 
-// press goes a step down, once the last one has had its moment. It reports whether there is
-// nothing more to be had from the sets: all are of one token, or no running job is parallel.
-// If it is urgent it goes all the way down, and that is so at once.
+// press goes a step down, once the last one is in force and has had its moment. It reports
+// whether there is nothing more to be had from the sets: all are of one token, or no running job
+// is parallel. If it is urgent it goes all the way down, and that is so at once; if the engine
+// has not answered to the last step yet, that is all there is.
 func (n *narrower) press(ctx context.Context, reason string, urgent bool) (spent bool) {
 	widest := n.widest()
 	if widest <= 1 {
 		return true
 	}
-	if n.turn.Acquire(ctx, 1) != nil {
-		return false // the caller sees that ctx is done
+	if !n.take(ctx, urgent) {
+		return urgent
 	}
-	defer n.turn.Release(1)
 	n.mu.Lock()
 	bounds, settled := slices.Clone(n.bounds), n.settled
 	n.mu.Unlock()
@@ -100,8 +102,10 @@ func (n *narrower) press(ctx context.Context, reason string, urgent bool) (spent
 	}
 	switch {
 	case !urgent && time.Now().Before(settled):
+		n.turn.Release(1)
 		return false
 	case width == 1:
+		n.turn.Release(1)
 		return true
 	}
 	for next := width / 2; next >= 1; next /= 2 {
@@ -110,10 +114,20 @@ func (n *narrower) press(ctx context.Context, reason string, urgent bool) (spent
 		}
 	}
 	n.steps.Add(1)
-	n.set(ctx, bounds)
 	n.log.Info("the sets of parallel jobs get narrower", zap.Int("width", last(bounds)),
 		zap.Int("before", width), zap.String("reason", reason))
+	n.set(ctx, bounds)
 	return urgent
+}
+
+// take takes the turn, if the engine has answered to the last step; who is urgent waits a little.
+func (n *narrower) take(ctx context.Context, urgent bool) bool {
+	if !urgent {
+		return n.turn.TryAcquire(1)
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellLimit)
+	defer cancel()
+	return n.turn.Acquire(ctx, 1) == nil
 }
 
 // relax goes a step up where nobody has waited for memory for a while, if there is room: in
@@ -122,12 +136,12 @@ func (n *narrower) relax(ctx context.Context, room bool) {
 	if n.bound() == 0 || !n.turn.TryAcquire(1) {
 		return
 	}
-	defer n.turn.Release(1)
 	n.mu.Lock()
 	bounds, resting := slices.Clone(n.bounds), n.waiting == 0 && time.Since(n.quiet) >= calm
 	n.mu.Unlock()
 	unused := n.widest() == 0
 	if !resting || !room && !unused {
+		n.turn.Release(1)
 		return
 	}
 	before, reason := last(bounds), "nobody waits for memory"
@@ -135,26 +149,47 @@ func (n *narrower) relax(ctx context.Context, room bool) {
 	if unused {
 		bounds, reason = nil, "no job is parallel"
 	}
-	n.set(ctx, bounds)
 	fields := []zap.Field{zap.Int("before", before), zap.String("reason", reason)}
 	if width := last(bounds); width > 0 { // else there is no bound
 		fields = append(fields, zap.Int("width", width))
 	}
 	n.log.Info("the sets of parallel jobs may be wider again", fields...)
+	n.set(ctx, bounds)
 }
 
-// set has the last of the bounds in force, 0 where there are none. turn is held. An engine
-// that cannot be told has died or ends: its successor begins with the bound.
+// set has the last of the bounds in force, 0 where there are none, and gives the turn, which is
+// held, back when the engine has answered: then it is so, and the moment begins. Who called waits
+// no longer than tellLimit for that, and the call goes on beyond ctx, so that the next step never
+// overtakes it.
 func (n *narrower) set(ctx context.Context, bounds []int) {
-	ctx, cancel := context.WithTimeout(ctx, tellLimit)
-	defer cancel()
+	n.mu.Lock()
+	n.bounds = bounds
+	n.mu.Unlock()
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		n.tell(context.WithoutCancel(ctx), bounds)
+	}()
+	limit := time.NewTimer(tellLimit)
+	defer limit.Stop()
+	select {
+	case <-told:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+}
+
+// tell tells the engine, and gives the turn back. An engine that cannot be told has died or ends:
+// its successor begins with the bound.
+func (n *narrower) tell(ctx context.Context, bounds []int) {
 	if err := n.narrow(ctx, last(bounds)); err != nil {
 		n.log.Debug("the engine could not be told how wide sets may be", zap.Error(err))
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.bounds, n.quiet = bounds, time.Now()
+	n.quiet = time.Now()
 	n.settled = n.quiet.Add(moment)
+	n.mu.Unlock()
+	n.turn.Release(1)
 }
 
 // widestSet is how many tokens a running job may have at one position, as far as it and the

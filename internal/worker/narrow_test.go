@@ -161,20 +161,58 @@ func TestNarrowerWithoutAnEngine(t *testing.T) {
 		s.err = &infer.DiedError{Reason: "killed"}
 		require.Equal(t, 2*moment, s.down(t))
 		require.Equal(t, 1, s.bound())
+	})
+}
 
-		// One that does not answer holds nobody up for long.
-		hangs := newNarrower(func(ctx context.Context, _ int) error {
-			<-ctx.Done()
-			return ctx.Err()
-		}, func() int { return 4 }, zap.NewNop())
-		began := time.Now()
-		require.False(t, hangs.press(t.Context(), "a test", false))
-		require.Equal(t, tellLimit, time.Since(began))
+// TestNarrowerOfABusyEngine: it answers when its step has ended. Until then a step down is not in
+// force and has no moment, the next does not overtake it, and nobody is held up for long.
+func TestNarrowerOfABusyEngine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var told []int
+		answers := make(chan error)
+		n := newNarrower(func(_ context.Context, width int) error {
+			told = append(told, width)
+			return <-answers
+		}, func() int { return 8 }, zap.NewNop())
+		press := func(ctx context.Context, urgent bool) (spent bool, took time.Duration) {
+			began := time.Now()
+			spent = n.press(ctx, "a test", urgent)
+			return spent, time.Since(began)
+		}
+		requirePress := func(wantSpent bool, wantTook time.Duration, urgent bool, why string) {
+			t.Helper()
+			spent, took := press(t.Context(), urgent)
+			require.Equal(t, wantSpent, spent, why)
+			require.Equal(t, wantTook, took, why)
+		}
+		requirePress(false, tellLimit, false, "it waits a little for the engine")
+		<-time.After(10 * moment)
+		requirePress(false, 0, false, "the moment has not begun")
+		requirePress(true, tellLimit, true, "narrower sets are not to be had at once")
+		n.relax(t.Context(), true)
+		require.Equal(t, []int{4}, told, "one call at a time")
+
+		answers <- nil
+		synctest.Wait()
+		requirePress(false, 0, false, "now it has")
+		<-time.After(moment - time.Millisecond)
+		requirePress(false, 0, false, "and is not over")
+		<-time.After(time.Millisecond)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		began = time.Now()
-		require.False(t, hangs.press(ctx, "a test", false))
-		require.Zero(t, time.Since(began))
+		spent, took := press(ctx, false)
+		require.False(t, spent)
+		require.Zero(t, took, "who has gone does not wait")
+		synctest.Wait()
+		require.Equal(t, []int{4, 2}, told, "but the engine is told")
+		answers <- &infer.DiedError{Reason: "killed"}
+		synctest.Wait()
+		require.Equal(t, 2, n.bound(), "for the engine that comes next")
+		<-time.After(moment)
+		go func() { answers <- nil }()
+		requirePress(true, 0, true, "all the way down")
+		require.Equal(t, []int{4, 2, 1}, told)
 	})
 }
 
@@ -220,6 +258,10 @@ func TestWidestSet(t *testing.T) {
 		require.Equal(t, 3, w.widestSet(), "it is not in the pool")
 		newParallel(t, w, "c", 100, 50)
 		require.Equal(t, 4, w.widestSet(), "no more than the worker allows")
+
+		w.pool.sequences = 256
+		newParallel(t, w, "d", 100, 0).parallel = &api.Parallel{Threshold: 0.001, Isolate: true}
+		require.Equal(t, 128, w.widestSet(), "no more than the engine keeps apart: a first step to 128 would be none")
 	})
 }
 
