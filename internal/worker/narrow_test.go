@@ -261,7 +261,7 @@ func TestWidestSet(t *testing.T) {
 
 		w.pool.sequences = 256
 		newParallel(t, w, "d", 100, 0).parallel = &api.Parallel{Threshold: 0.001, Isolate: true}
-		require.Equal(t, 128, w.widestSet(), "no more than the engine keeps apart: a first step to 128 would be none")
+		require.Equal(t, 64, w.widestSet(), "no more than the engine keeps apart: a first step to 128 would be none")
 	})
 }
 
