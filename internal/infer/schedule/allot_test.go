@@ -13,7 +13,6 @@ import (
 	"tempo/api"
 	"tempo/internal/infer"
 	"tempo/internal/infer/infertest"
-	"tempo/internal/infer/parallel"
 )
 
 // full is a job whose sets are as wide as the worker allows.
@@ -218,7 +217,7 @@ func TestRemovalWithMoreSequencesThanBefore(t *testing.T) {
 	out, err := r.run(t.Context(), job, l)
 	require.NoError(t, err)
 	require.True(t, changed)
-	require.Equal(t, parallel.MostApart, out.Parallel.Widest)
+	require.Equal(t, mostApart, out.Parallel.Widest)
 }
 
 // Where attention is read the pool is smaller: a job with sets ends there, and one that needs

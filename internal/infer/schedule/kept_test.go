@@ -122,7 +122,7 @@ func TestSequencesForSteps(t *testing.T) {
 	}
 	require.True(t, p.room(first))
 	p.take(p.seats[0], first, 0)
-	require.Len(t, first.sets.tags, parallel.MostApart)
+	require.Len(t, first.sets.tags, mostApart)
 	require.False(t, p.room(second))
 	require.True(t, p.room(isolated), "it keeps none, and its widest set has room in a step")
 	narrow := newSetsJob(t, s, func(p *api.Parallel) {

@@ -31,10 +31,13 @@ func (p *pool) giveBack(id int) error {
 	return p.ctx.Forget(id)
 }
 
-// A set whose members are kept apart has sequences for them all, beside however many seats its pool
-// has, be it while they are decoded or, as tags, also afterwards: it may come to have more while the
-// job runs. This does not compile where it has not.
-const _ = uint((llama.MostSequences-mostPooled)/2 - parallel.MostApart)
+// mostApart is how wide a set can be whose members have sequences of their own, be it while they
+// are decoded or, as tags, also afterwards. That is so in a pool with however many seats: it may
+// come to have more while the job runs.
+const mostApart = parallel.MostApart
+
+// There are so many sequences, or this does not compile.
+const _ = uint((llama.MostSequences-mostPooled)/2 - mostApart)
 
 // spareIDs is how many sequences belong to no seat, lent or not.
 func (p *pool) spareIDs() int { return llama.MostSequences - len(p.seats) }
