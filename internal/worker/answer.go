@@ -36,19 +36,18 @@ func (w *Worker) success(j *job, request *api.Request, out *infer.Output) *api.R
 }
 
 // cutByMemory reports whether a choice ended neither at max_tokens nor at the end of the
-// model's context, but where its memory did. max_tokens counts positions, the context
-// all tokens that are there: with several at one position they are not the same.
+// model's context, but where memory did, the cache's or that for the result. Both count
+// positions, each of which can have several tokens.
 func cutByMemory(request *api.Request, out *infer.Output, longest int) bool {
 	return slices.ContainsFunc(out.Choices, func(c infer.Choice) bool {
 		positions := c.Tokens
 		if len(out.Choices) == 1 {
 			positions = out.CompletionTokens
 		}
-		made := positions
-		if p := out.Parallel; p != nil {
-			positions, made = p.Positions, p.Tokens-p.Removed
+		if out.Parallel != nil {
+			positions = out.Parallel.Positions
 		}
-		return c.FinishReason == "length" && positions != request.MaxTokens && out.PromptTokens+made < longest
+		return c.FinishReason == "length" && positions != request.MaxTokens && out.PromptTokens+positions < longest
 	})
 }
 

@@ -255,9 +255,8 @@ func TestParallelJobsCutByMemory(t *testing.T) {
 		{"as many tokens as max_tokens", "length", 30, 9, 30, 0, true},
 		{"by itself", "stop", 10, 9, 30, 0, false},
 		{"without max_tokens", "length", 0, 9, 30, 0, true},
-		{"at the end of the context", "length", 50, 40, 95, 0, false},
-		{"with room where some were removed", "length", 50, 40, 95, 1, true},
-		{"at the end of the context for all that were removed", "length", 50, 40, 115, 20, false},
+		{"at the end of the context", "length", 0, 95, 115, 20, false},
+		{"before the end of the context, with more tokens", "length", 0, 94, 190, 20, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
