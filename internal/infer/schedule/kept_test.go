@@ -26,7 +26,7 @@ func newSetsJob(t *testing.T, s *Scheduler, change func(*api.Parallel), prompt i
 		}
 	})
 	j := newPlainJob(t, &request, prompt)
-	j.sets = s.newSets(&request, prompt, 1<<14)
+	j.sets = s.newSets(infer.Request{Job: &request}, prompt, 1<<14)
 	for _, n := range widths {
 		var members []parallel.Member
 		for i := range n {
@@ -187,7 +187,7 @@ func TestWidest(t *testing.T) {
 		{"narrow, as the lease has", nil, 6, 4, 3, 3, 6},
 		{"narrow, and the lease has nothing", nil, 6, 4, 0, 1, 6},
 		{"many sequences", nil, 200, 0, 1000, 200, 200},
-		{"isolated", isolated, 200, 0, 1000, 128, 128},
+		{"isolated", isolated, 200, 0, 1000, 64, 64},
 		{"with removal, which takes two", removal, 200, 0, 1000, 64, 64},
 		{"as many as in any shape", removal, 85, 0, 1000, 64, 64},
 	} {
