@@ -103,7 +103,11 @@ type Request struct {
 	// Priority orders the jobs that wait for room in the batch: the highest first, 0 is
 	// the usual.
 	Priority int
-	Lease    Lease
+	// Most is how many tokens the sets of a job with several at one position (api.Parallel) may
+	// have together, those that are removed again included, for there is memory for no larger
+	// result; 0 = no bound. Sets get narrower before the answer ends there.
+	Most  int
+	Lease Lease
 }
 
 // Lease is a job's claim on the KV pool, in tokens. The engine never puts more

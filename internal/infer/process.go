@@ -200,7 +200,7 @@ func (p *process) generate(ctx context.Context, req Request) (*Output, error) {
 		job.asks.Wait()
 	}()
 	call, err := p.rpc.DispatchCall(free, methodGenerate,
-		wireRequest{wireJob: id, Job: req.Job, Seed: req.Seed, Priority: req.Priority, Leased: req.Lease.Tokens()})
+		wireRequest{wireJob: id, Job: req.Job, Seed: req.Seed, Priority: req.Priority, Most: req.Most, Leased: req.Lease.Tokens()})
 	if err != nil {
 		return nil, p.explain(err)
 	}

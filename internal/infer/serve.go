@@ -119,7 +119,7 @@ func (s *server) handle(ctx context.Context, conn *jsonrpc2.Conn, r *jsonrpc2.Re
 		jobCtx := s.begin(ctx, p.ID, lease)
 		work = func(context.Context, *jsonrpc2.Conn, *jsonrpc2.Request) (any, error) {
 			defer s.cancel(p.ID)
-			return s.engine.Generate(jobCtx, Request{ID: p.ID, Job: p.Job, Seed: p.Seed, Priority: p.Priority, Lease: lease})
+			return s.engine.Generate(jobCtx, Request{ID: p.ID, Job: p.Job, Seed: p.Seed, Priority: p.Priority, Most: p.Most, Lease: lease})
 		}
 	}
 	s.start(func() {

@@ -41,7 +41,8 @@ type wireRequest struct {
 	Seed uint32       `json:"seed"`
 	// Priority is Request's.
 	Priority int `json:"priority,omitempty"`
-	Leased   int `json:"leased"` // tokens of the lease at the start
+	Most     int `json:"most,omitempty"` // Request's
+	Leased   int `json:"leased"`         // tokens of the lease at the start
 }
 
 // wireResize asks for tokens on behalf of a job.

@@ -24,6 +24,7 @@ type job struct {
 	left     chan struct{} // closed when the job has given its memory back
 	lease    *jobLease
 	buffers  *budget.Lease // host memory for the request and the result
+	most     int           // tokens that its sets may have together, 0 = it has none
 	deaths   int           // engines that died with it, before this run
 	parallel *api.Parallel // what its request says, once that is read; guarded by Worker.mu
 }
@@ -177,6 +178,7 @@ func (w *Worker) generate(j *job, request *api.Request) (*infer.Output, error) {
 		Job:   request,
 		Seed:  seed(j.delivery.Job),
 		Lease: j.lease,
+		Most:  j.most,
 
 		Priority: urgency(j.delivery.Job.Priority),
 	})

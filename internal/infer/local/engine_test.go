@@ -224,3 +224,29 @@ func TestEmbeddingsAndRefusals(t *testing.T) {
 		require.NotEmpty(t, request.Hint())
 	}
 }
+
+// All sets of a job have no more tokens than the caller has memory for, on its way through a
+// process too. They get narrow before the answer ends; what was left out counts.
+func TestSetsEndWhereTheResultDoes(t *testing.T) {
+	t.Parallel()
+	for name, e := range map[string]infer.Engine{"local": newEngine(t), "host": newHost(t)} {
+		_, err := e.Open(t.Context(), infertest.TinySpec(t))
+		require.NoError(t, err, name)
+		_, err = e.Load(t.Context(), infer.Shape{Sequences: 4, Cells: 1024})
+		require.NoError(t, err, name)
+		for _, c := range []struct{ maxTokens, most, positions, tokens int }{
+			{10, 0, 10, 40}, {10, 100, 10, 40}, {10, 25, 10, 25}, {10, 6, 6, 6}, {0, 22, 6, 22},
+		} {
+			out, err := e.Generate(t.Context(), infer.Request{ID: "sets", Lease: infertest.NewLease(0), Most: c.most, Job: &api.Request{
+				URL: api.Completions, Prompt: infertest.Words(5), MaxTokens: c.maxTokens, IgnoreEOS: true,
+				Sampling: api.Sampling{Temperature: 1},
+				Parallel: &api.Parallel{Threshold: api.MinThreshold, MaxTokens: 4, Mix: api.MixWeighted, ReturnSets: true},
+			}})
+			require.NoError(t, err, name)
+			require.Equal(t, "length", out.Choices[0].FinishReason, name)
+			got := out.Parallel
+			require.Equal(t, []int{c.positions, c.tokens}, []int{got.Positions, got.Tokens}, "%s: %+v", name, c)
+			require.Equal(t, 4*c.positions-c.tokens, got.CutByMemory, "%s: %+v", name, c)
+		}
+	}
+}

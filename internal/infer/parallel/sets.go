@@ -14,7 +14,8 @@ type Sets struct {
 	positions int // most there may be
 	bounded   bool
 	cells     int // most tokens that the job may have
-	prompt    int // of them
+	tokens    int // most that all sets may have, whatever is left of them; 0 = no bound
+	prompt    int // of cells
 
 	sets       []Set
 	thresholds []float64
@@ -34,8 +35,8 @@ type Set struct {
 // Member is a token of a set.
 type Member struct {
 	Token       int32
-	Probability float64
 	Removed     bool
+	Probability float64
 	// Cell is where its keys and values are in the pool, Tag the sequence that has nothing
 	// else at its position; -1 = not known, and the set stays as it is.
 	Cell, Tag int
@@ -48,11 +49,12 @@ type Limits struct {
 	Positions int  // most that there may be after the prompt
 	Bounded   bool // because the job asks for so many: each is to have a cell
 	Cells     int  // most tokens in the KV cache; see Sets.SetCells
+	Tokens    int  // most that all sets may have, whether they are removed later or not; 0 = no bound
 }
 
 // New returns sets for a job.
 func New(o *api.Parallel, l Limits) *Sets {
-	return &Sets{o: o, positions: l.Positions, bounded: l.Bounded, prompt: l.Prompt, cells: l.Cells}
+	return &Sets{o: o, positions: l.Positions, bounded: l.Bounded, prompt: l.Prompt, cells: l.Cells, tokens: l.Tokens}
 }
 
 // MostCells is how many cells a job could come to that has at most so many positions of
@@ -120,15 +122,25 @@ func (s *Sets) MayEnd() bool { return len(s.sets) >= s.o.MinSteps }
 
 // Width is how many tokens the next set may have, where the engine lets it have so many: at
 // least one.
-func (s *Sets) Width(most int) int { return s.WidthIn(s.cells, most) }
+func (s *Sets) Width(most int) int {
+	if s.tokens > 0 {
+		most = min(most, s.beside(s.tokens-s.made))
+	}
+	return s.WidthIn(s.cells, most)
+}
 
-// WidthIn is Width where the job may have so many cells.
+// WidthIn is Width where the job may have so many cells, and as many tokens as it likes.
 func (s *Sets) WidthIn(cells, most int) int {
-	room := cells - s.prompt - s.left
+	return max(1, min(Widest(s.o, most), s.beside(cells-s.prompt-s.left)))
+}
+
+// beside is what the next set may have of so much room: if the job asks for a number of
+// positions, each of those after it is to have a token.
+func (s *Sets) beside(room int) int {
 	if s.bounded {
 		room -= s.positions - len(s.sets) - 1
 	}
-	return max(1, min(Widest(s.o, most), room))
+	return room
 }
 
 // Add adds a set, of tokens that are left of so many that were probable enough.
@@ -146,11 +158,8 @@ func (s *Sets) Short(n int) { s.short += max(0, n) }
 
 // Full reports whether there can be no other set.
 func (s *Sets) Full() bool {
-	return len(s.sets) >= s.positions || s.prompt+s.left >= s.cells
+	return len(s.sets) >= s.positions || s.prompt+s.left >= s.cells || s.tokens > 0 && s.made >= s.tokens
 }
-
-// CutByCells reports whether that is for want of cells alone.
-func (s *Sets) CutByCells() bool { return len(s.sets) < s.positions && s.prompt+s.left >= s.cells }
 
 // Remaining are the tokens of all sets that were not removed, in their order.
 func (s *Sets) Remaining() iter.Seq[int32] {

@@ -104,6 +104,42 @@ func TestWidth(t *testing.T) {
 	require.Equal(t, 1, s.Width(50), "never less")
 }
 
+// All sets together have no more tokens than there is memory for in the result, be they removed
+// or not.
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	s := New(&api.Parallel{Threshold: 0.01}, Limits{Prompt: 10, Positions: 100, Cells: 1000, Tokens: 12})
+	require.Equal(t, 6, s.Width(6))
+	add(s, 6, 6)
+	s.Set(0).Members[0].Removed = true
+	s.left--
+	require.Equal(t, []int{6, 8}, []int{s.Width(8), s.WidthIn(1000, 8)}, "what was removed counts")
+	add(s, 5, 5)
+	require.Equal(t, 1, s.Width(8))
+	require.False(t, s.Full())
+	add(s, 1, 1)
+	require.True(t, s.Full())
+	require.Equal(t, 1, s.Width(8), "never less")
+
+	s = New(&api.Parallel{Threshold: 0.01}, Limits{Prompt: 10, Positions: 5, Bounded: true, Cells: 1000, Tokens: 9})
+	require.Equal(t, 5, s.Width(8), "each position is to have one")
+	add(s, 5, 8)
+	for range 4 {
+		require.False(t, s.Full())
+		require.Equal(t, 1, s.Width(8))
+		add(s, 1, 1)
+	}
+	require.True(t, s.Full())
+
+	s = New(&api.Parallel{Threshold: 0.01}, Limits{Prompt: 10, Positions: 5, Bounded: true, Cells: 1000, Tokens: 3})
+	for range 3 {
+		require.False(t, s.Full())
+		require.Equal(t, 1, s.Width(8), "there are fewer than positions")
+		add(s, 1, 1)
+	}
+	require.True(t, s.Full())
+}
+
 func TestMostCells(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, 10+5*8, MostCells(&api.Parallel{Threshold: 0.01}, 10, 5, 8))

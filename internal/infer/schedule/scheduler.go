@@ -130,7 +130,7 @@ func (s *Scheduler) Submit(ctx context.Context, req infer.Request, prompt []llam
 		j.limit = min(limit, len(prompt)+n)
 	}
 	if req.Job.Parallel != nil {
-		j.sets = s.newSets(req.Job, len(prompt), j.limit)
+		j.sets = s.newSets(req, len(prompt), j.limit)
 		j.limit = j.sets.limit
 		if most := req.Job.Parallel.MaxCacheTokens; most > 0 && most <= len(prompt) {
 			cancel()

@@ -38,8 +38,8 @@ type sets struct {
 }
 
 // newSets prepares a job that is to have several tokens at one position.
-func (s *Scheduler) newSets(req *api.Request, prompt, limit int) *sets {
-	o := req.Parallel
+func (s *Scheduler) newSets(r infer.Request, prompt, limit int) *sets {
+	req, o := r.Job, r.Job.Parallel
 	positions := limit - prompt
 	if n := req.MaxTokens; n > 0 {
 		positions = min(positions, n)
@@ -49,7 +49,7 @@ func (s *Scheduler) newSets(req *api.Request, prompt, limit int) *sets {
 		o: o, limit: limit,
 		Sets: parallel.New(o, parallel.Limits{
 			Prompt: prompt, Positions: positions, Bounded: req.MaxTokens > 0,
-			Cells: limit,
+			Cells: limit, Tokens: r.Most,
 		}),
 		mixture: sample.NewMixture(sample.MixOptions{Temperature: req.Sampling.Temperature, Bias: req.Sampling.LogitBias}, s.model.Vocabulary()),
 	}
@@ -293,8 +293,9 @@ func (s *Scheduler) acceptSet(j *job, now time.Time) error {
 	})
 	e.SetCells(j.longest)
 	width, ample := s.widest(j)
-	var members []parallel.Member
-	for _, c := range e.chosen[:min(len(e.chosen), width)] {
+	width = min(len(e.chosen), width)
+	members := make([]parallel.Member, 0, width) // no more: they stay to the end of the job
+	for _, c := range e.chosen[:width] {
 		members = append(members, parallel.Member{Token: c.Token, Probability: c.Probability, Tag: -1})
 		j.tokens = append(j.tokens, c.Token)
 	}
