@@ -84,8 +84,7 @@ func TestMostTokens(t *testing.T) {
 		{"with removal the result has more", 1000, 1000, 0, &api.Parallel{Threshold: 0.1, Removal: removal}, 10000},
 		{"max_cache_tokens", 2000, 8000, 0, &api.Parallel{Threshold: 0.01, MaxCacheTokens: 500}, 500},
 		{"max_cache_tokens and max_tokens", 2000, 8000, 20, &api.Parallel{Threshold: 0.01, MaxCacheTokens: 500}, 320},
-		{"with removal each position has one that is left", 2000, 8000, 0,
-			&api.Parallel{Threshold: 0.1, MaxCacheTokens: 500, Removal: removal}, 5000},
+		{"with removal each position has one left", 2000, 8000, 0, &api.Parallel{Threshold: 0.1, MaxCacheTokens: 500, Removal: removal}, 5000},
 		{"host memory", 32768, 400_000, 0, &api.Parallel{Threshold: 0.1}, 8 * 1024 * 1024 / 320},
 		{"host memory for a list", 32768, 400_000, 0, &api.Parallel{Threshold: 0.1, ReturnSets: true}, 8 * 1024 * 1024 / 992},
 	} {
