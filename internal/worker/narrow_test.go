@@ -191,6 +191,7 @@ func TestNarrowerOfABusyEngine(t *testing.T) {
 		requirePress(false, 0, false, "the moment has not begun")
 		requirePress(true, tellLimit, true, "narrower sets are not to be had at once")
 		n.relax(t.Context(), true)
+		synctest.Wait()
 		require.Equal(t, []int{4}, told, "one call at a time")
 
 		answers <- nil
