@@ -154,10 +154,10 @@ func benchStep(b *testing.B, o Options, rows [][]float32, workers int) {
 
 // BenchmarkMixture is a step of one job with sets of so many tokens.
 func BenchmarkMixture(b *testing.B) {
-	for _, threshold := range []float64{0.05, 0.001} {
+	for _, threshold := range []float64{0.05, 0.001, 0.0001} {
 		for _, vocab := range []int{49_152, 256_000} {
 			rows := benchLogits(vocab, "model")
-			for _, n := range []int{1, 8, 16} {
+			for _, n := range []int{1, 8, 16, 64} {
 				b.Run(fmt.Sprintf("%v of %d, %d rows", threshold, vocab, n), func(b *testing.B) {
 					benchMixture(b, rows, n, threshold)
 				})
@@ -177,6 +177,52 @@ func benchMixture(b *testing.B, rows [][]float32, n int, threshold float64) {
 	for i := 0; b.Loop(); i++ {
 		at := i * n % benchRows
 		if _, _, err := m.Next(rows[at:at+n], weights, threshold, 16, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkChoose is what of a step of wide sets is done on one core: each row has so many tokens
+// that are about equally likely, most of them others than the rest has.
+func BenchmarkChoose(b *testing.B) {
+	const vocab = 150_000
+	for _, likely := range []int{50, 300, 3000} {
+		for _, n := range []int{16, 64, 256} {
+			b.Run(fmt.Sprintf("%d likely, %d rows", likely, n), func(b *testing.B) { benchChoose(b, likelyRows(vocab, likely, n)) })
+		}
+	}
+}
+
+func likelyRows(vocab, likely, n int) [][]float32 {
+	r := rand.New(rand.NewPCG(1, 2))
+	rows := make([][]float32, n)
+	for i := range rows {
+		rows[i] = make([]float32, vocab)
+		for t := range rows[i] {
+			rows[i][t] = -8 - r.Float32()*4
+		}
+		for range likely {
+			rows[i][r.IntN(vocab/5)] = 2 + r.Float32()
+		}
+	}
+	return rows
+}
+
+func benchChoose(b *testing.B, rows [][]float32) {
+	weights := make([]float64, len(rows))
+	for i := range weights {
+		weights[i] = 1
+	}
+	m := NewMixture(MixOptions{Temperature: 1}, len(rows[0]))
+	if err := m.Begin(rows, weights, nil); err != nil {
+		b.Fatal(err)
+	}
+	for i := range rows {
+		m.Measure(i)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := m.Choose(0.0001, 50); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -26,11 +26,15 @@
 //
 // # What a set is
 //
-// A Mixture draws nothing: its probabilities are computed in double precision, for the few
-// tokens that can be in the set. What a token has in the mean of some distributions, it has in
-// one of them. So a token is looked at only if its logit in some row is large enough for the
-// threshold; or, if nothing reaches that, for what the likeliest token of some row has. Of each
-// row one pass gives what its softmax divides by, right within half a millionth.
+// A Mixture draws nothing: it computes the probabilities of the tokens that can be in the set.
+// What a token has in the mean of some distributions, it has in one of them. So a token is
+// looked at only if its logit in some row is large enough for the threshold; or, if nothing
+// reaches that, for what the likeliest token of some row has. Of each row one pass gives what its
+// softmax divides by, right within half a millionth. A second one marks the tokens that are to be
+// looked at, and a third adds what they have in the row, whether it was this row that marked them
+// or another: powers in single precision, right within a third of a millionth, that are added up
+// in double precision. With 256 rows and 30,000 tokens to look at this takes about 1 ns for each
+// token and row.
 //
 // # How it is fast
 //

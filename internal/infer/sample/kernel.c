@@ -26,22 +26,26 @@
 #define WIDTH 8
 #define MAX(a, b) ((VF)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #define FMA(a, b, c) ((VF)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
-#define ANY(m) (_mm256_movemask_ps((__m256)(m)) != 0)
+#define BITS(m) ((uint64_t)_mm256_movemask_ps((__m256)(m)))
+#define ANY(m) (BITS(m) != 0)
 #include "kernel_lanes.h"
 
 #define MAX(a, b) ((VF)_mm_max_ps((__m128)(a), (__m128)(b)))
-#define ANY(m) (_mm_movemask_ps((__m128)(m)) != 0)
+#define BITS(m) ((uint64_t)_mm_movemask_ps((__m128)(m)))
+#define ANY(m) (BITS(m) != 0)
 
 #elif defined(__aarch64__)
 
 #define MAX(a, b) ((VF)vmaxnmq_f32((float32x4_t)(a), (float32x4_t)(b)))
 #define FMA(a, b, c) ((VF)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+#define BITS(m) ((uint64_t)vaddvq_u32(vandq_u32((uint32x4_t)(m), (uint32x4_t){1, 2, 4, 8})))
 #define ANY(m) (vmaxvq_u32((uint32x4_t)(m)) != 0)
 
 #else
 
 #define MAX(a, b) ((VF)(((VI)(a) & ((a) > (b))) | ((VI)(b) & ~((a) > (b)))))
-#define ANY(m) (((m)[0] | (m)[1] | (m)[2] | (m)[3]) != 0)
+#define BITS(m) ((uint64_t)(((m)[0] & 1) | ((m)[1] & 2) | ((m)[2] & 4) | ((m)[3] & 8)))
+#define ANY(m) (BITS(m) != 0)
 
 #endif
 
@@ -71,6 +75,15 @@ int sample_scan_sums(int level, const float *x, int64_t n, float scale, float *t
 
 int sample_scan_mass(int level, const float *x, int64_t n, double scale, float *tops, double *mass) {
 	return AT_LEVEL(level, scan_mass, x, n, scale, tops, mass);
+}
+
+void sample_mark(int level, const float *x, int64_t n, const float *tops, float least, uint64_t *words) {
+	AT_LEVEL(level, mark, x, n, tops, least, words);
+}
+
+void sample_mix(int level, const float *x, const int32_t *tokens, int64_t count, float max, double scale, double share,
+                double *sums) {
+	AT_LEVEL(level, mix, x, tokens, count, max, scale, share, sums);
 }
 
 void sample_sums(int level, const float *x, int64_t n, const float *tops, float max, float scale, float least,

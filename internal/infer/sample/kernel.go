@@ -11,6 +11,10 @@ package sample
 #cgo nocallback sample_scan_sums
 #cgo noescape sample_scan_mass
 #cgo nocallback sample_scan_mass
+#cgo noescape sample_mark
+#cgo nocallback sample_mark
+#cgo noescape sample_mix
+#cgo nocallback sample_mix
 #cgo noescape sample_sums
 #cgo nocallback sample_sums
 #cgo noescape sample_list_sums
@@ -84,6 +88,19 @@ func (l level) scanMass(logits []float32, scale float64, tops []float32) (mass f
 	return float64(sum), odd == 0
 }
 
+// mark sets the bits of the tokens whose logit is least or more: that of token t is the bit t%64
+// of the word t/64. The words are those of whole blocks.
+func (l level) mark(logits, tops []float32, least float32, words []uint64) {
+	C.sample_mark(C.int(l), floats(logits), length(logits), floats(tops), C.float(least), longs(words))
+}
+
+// mix adds to the sums of the tokens share times two to the power of (logit - top) · scale, right
+// within a third of a millionth; but nothing of what is 2^-100 or less.
+func (l level) mix(logits []float32, tokens []int32, top float32, scale, share float64, sums []float64) {
+	C.sample_mix(C.int(l), floats(logits), ints(tokens), length(tokens), C.float(top), C.double(scale), C.double(share),
+		doubles(sums))
+}
+
 // sums adds up the values of what is kept of each block.
 func (l level) sums(logits, tops []float32, top, scale float32, kept prefix, sums []uint64) {
 	C.sample_sums(C.int(l), floats(logits), length(logits), floats(tops), C.float(top), C.float(scale),
@@ -135,5 +152,7 @@ func length[T any](s []T) C.int64_t { return C.int64_t(len(s)) }
 func floats(s []float32) *C.float { return (*C.float)(unsafe.SliceData(s)) }
 
 func ints(s []int32) *C.int32_t { return (*C.int32_t)(unsafe.SliceData(s)) }
+
+func doubles(s []float64) *C.double { return (*C.double)(unsafe.SliceData(s)) }
 
 func longs(s []uint64) *C.uint64_t { return (*C.uint64_t)(unsafe.Pointer(unsafe.SliceData(s))) }

@@ -27,6 +27,16 @@ int sample_scan_sums(int level, const float *x, int64_t n, float scale, float *t
 // 2^-27 of a block's largest with every logit. scale is from 1e-30.
 int sample_scan_mass(int level, const float *x, int64_t n, double scale, float *tops, double *mass);
 
+// sample_mark sets the bit of each logit that is least or more, of 64 in each of the words; the
+// others stay. There are four words for each block, also the last.
+void sample_mark(int level, const float *x, int64_t n, const float *tops, float least, uint64_t *words);
+
+// sample_mix adds to the sums of `count` tokens of a row share · 2^((logit - max) · scale), right
+// within a third of a millionth; but nothing of what is 2^-100 or less. max is the row's
+// largest. scale is from 1e-30.
+void sample_mix(int level, const float *x, const int32_t *tokens, int64_t count, float max, double scale, double share,
+                double *sums);
+
 // sample_sums adds up the values of the wanted logits of each block. A value is
 // 2^27 · 2^((logit - top) · scale), rounded down. max is the largest of the tops.
 void sample_sums(int level, const float *x, int64_t n, const float *tops, float max, float scale, float least,

@@ -1,7 +1,7 @@
 // The kernels, written for vectors of WIDTH floats. kernel.c includes this once for
 // each level and says before what NAME, TARGET, WIDTH, MAX (of two vectors; the second
 // where the first is not a number), FMA (the first times the second plus the third,
-// rounded once) and ANY (is a lane of a comparison set?) are. What the functions do stands
+// rounded once), BITS (of the lanes of a comparison, the first the lowest) and ANY (is one set?) are. What the functions do stands
 // in kernel.h.
 
 #define INLINE TARGET static inline __attribute__((always_inline))
@@ -204,6 +204,60 @@ TARGET static int NAME(scan_mass)(const float *x, int64_t n, double scale, float
 	return ANY(odd);
 }
 
+TARGET static void NAME(mark)(const float *x, int64_t n, const float *tops, float least, uint64_t *words) {
+	float buffer[SAMPLE_BLOCK];
+	for (int64_t b = 0; b * SAMPLE_BLOCK < n; b++) {
+		if (tops[b] < least)
+			continue;
+		const float *p = NAME(block)(x, n, b, -INFINITY, n, buffer);
+		for (int i = 0; i < SAMPLE_BLOCK; i += 64) {
+			uint64_t word = 0;
+			for (int j = 0; j < 64; j += WIDTH) {
+				VF v = LOAD(p + i + j);
+				word |= BITS((v >= least) & (v > -INFINITY)) << j;
+			}
+			words[(b * SAMPLE_BLOCK + i) / 64] |= word;
+		}
+	}
+}
+
+// exact_parts are parts that are right also where a difference of logits needs more bits than a
+// float has; 0 instead of what is 2^-100 of the largest or less.
+INLINE VF NAME(exact_parts)(VF x, float max, float least, float scale, float rest) {
+	VF d = x - max;
+	VI counts = d > least;
+	VF back = d - x;
+	VF lost = (x - (d - back)) - (max + back); // what d was rounded by, exactly
+	lost = (VF)((VI)lost & counts);            // it is no number where x is -Infinity
+	d = MAX(d, ALL(least));
+	VF t = d * scale + MAGIC;
+	VF f = FMA(d, ALL(scale), MAGIC - t);
+	f = FMA(d, ALL(rest), f);
+	f = FMA(lost, ALL(scale), f);
+	VF p = (VF)((VU)NAME(fraction)(f) + ((VU)t << 23));
+	return (VF)((VI)p & counts);
+}
+
+TARGET static void NAME(mix)(const float *x, const int32_t *tokens, int64_t count, float max, double scale,
+                             double share, double *sums) {
+	const float high = (float)scale, low = (float)(scale - high), least = -100.0f / high;
+	float buffer[SAMPLE_BLOCK];
+	share *= 0x1p-24;
+	for (; count > 0; count -= SAMPLE_BLOCK, tokens += SAMPLE_BLOCK, sums += SAMPLE_BLOCK) {
+		int n = count < SAMPLE_BLOCK ? (int)count : SAMPLE_BLOCK;
+		for (int i = 0; i < n; i++)
+			buffer[i] = x[tokens[i]];
+		for (int i = n; i % WIDTH != 0; i++)
+			buffer[i] = -INFINITY;
+		for (int i = 0; i < n; i += WIDTH) {
+			VF v = NAME(exact_parts)(LOAD(buffer + i), max, least, high, low);
+			memcpy(buffer + i, &v, sizeof v);
+		}
+		for (int i = 0; i < n; i++)
+			sums[i] += share * buffer[i];
+	}
+}
+
 TARGET static void NAME(sums)(const float *x, int64_t n, const float *tops, float max, float scale, float least,
                               int64_t last, uint64_t *sums) {
 	float buffer[SAMPLE_BLOCK];
@@ -366,6 +420,7 @@ TARGET static int64_t NAME(zoom)(const float *x, int64_t n, float max, float sca
 #undef WIDTH
 #undef MAX
 #undef ANY
+#undef BITS
 #undef FMA
 #undef INLINE
 #undef MAGIC

@@ -75,6 +75,84 @@ func TestWeighIsExponential(t *testing.T) {
 	}
 }
 
+// What has the logit is marked, whatever the row's end, beside what was.
+func TestMark(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 3, 8, 63, 64, 65, 255, 256, 257, 511, 700} {
+		for seed := range uint64(10) {
+			r := rand.New(rand.NewPCG(seed, uint64(n)))
+			logits := logitsOf(r, n)
+			tops := topsOf(logits)
+			least := choice(r, logits[r.IntN(n)], -math.MaxFloat32, negInf, slices.Max(tops))
+			want := make([]uint64, len(tops)*blockSize/64)
+			want[0] = 1
+			for token, l := range logits {
+				if l >= least && l > negInf {
+					want[token/64] |= 1 << (token % 64)
+				}
+			}
+			for _, l := range levels() {
+				got := make([]uint64, len(want))
+				got[0] = 1
+				l.mark(logits, tops, least, got)
+				require.Equal(t, want, got, "%d logits from %v", n, least)
+			}
+		}
+	}
+}
+
+// What a row adds to a mixture is right within a third of a millionth, also where single precision
+// cannot hold a difference of logits, and the same bits at all levels.
+func TestMix(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(2, 2))
+	for range 500 {
+		logits := make([]float32, 1+r.IntN(700))
+		about := choice(r, 0, 0.1, 30, 1e4, 1e30) * r.NormFloat64()
+		for i := range logits {
+			logits[i] = float32(about + choice(r, 0, 1e-3, 5, 50)*r.NormFloat64())
+		}
+		logits[r.IntN(len(logits))] = choice(r, float32(about), negInf, -math.MaxFloat32)
+		top := slices.Max(logits)
+		if top == negInf {
+			continue
+		}
+		var tokens []int32
+		for token := range logits {
+			if r.IntN(3) > 0 {
+				tokens = append(tokens, int32(token))
+			}
+		}
+		scale, share := exponents(choice(r, 1, 0.7, 1e-30, 100, 1e30, 0.1+r.Float64())), 1-r.Float64()
+		var first []float64
+		for _, l := range levels() {
+			got := make([]float64, len(tokens))
+			for i := range got {
+				got[i] = 0.5
+			}
+			l.mix(logits, tokens, top, scale, share, got)
+			clean := make([]float64, len(tokens))
+			l.mix(logits, tokens, top, scale, share, clean)
+			for i, token := range tokens {
+				require.InDelta(t, 0.5+clean[i], got[i], 1e-15)
+				want := math.Exp2((float64(logits[token]) - float64(top)) * scale)
+				if want > 0x1p-99 {
+					require.InEpsilon(t, share*want, clean[i], 3.3e-7, "%v below %v, scale %v", logits[token], top, scale)
+				} else {
+					require.InDelta(t, 0, clean[i], 0x1.1p-99)
+				}
+				if want < 0x1p-101 {
+					require.Zero(t, clean[i])
+				}
+			}
+			if first != nil {
+				require.Equal(t, first, clean)
+			}
+			first = clean
+		}
+	}
+}
+
 func TestFront(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 )
 
@@ -31,6 +32,9 @@ type Mixture struct {
 	parts  []part
 	rows   int // of the step, the first of parts
 	found  []Candidate
+	tokens []int32   // that are looked at
+	sums   []float64 // what the mixture has of them
+	marks  []uint64  // a bit for each token of whole blocks
 	values []float64 // scratch
 }
 
@@ -42,7 +46,6 @@ type part struct {
 	mass   float64
 	share  float64 // weight / mass: what its likeliest token has of the mixture
 	err    error   // of measuring it
-	least  float32 // the logit from which on its tokens are listed
 }
 
 // Candidate is a token of a set, with what probability the mixture has it: over 0, up to 1,
@@ -63,7 +66,7 @@ func NewMixture(o MixOptions, vocab int) *Mixture {
 	c := newChanges(o.Bias, vocab)
 	return &Mixture{
 		vocab: vocab, scale: scale, inverse: scale * math.Ln2, level: bestLevel(),
-		bias: len(c), changes: c,
+		bias: len(c), changes: c, marks: make([]uint64, (vocab+blockSize-1)/blockSize*blockSize/64),
 	}
 }
 
@@ -123,8 +126,8 @@ func (m *Mixture) Choose(threshold float64, most int) (set []Candidate, all int,
 			return nil, 0, fmt.Errorf("choose a set: %w", err)
 		}
 	}
-	best := m.find(parts, threshold)
-	set, all = m.choose(best, most)
+	m.find(parts, threshold)
+	set, all = m.choose(most)
 	return set, all, nil
 }
 
@@ -173,78 +176,85 @@ func (p *part) measure(scale float64) {
 	p.share = p.weight / p.mass
 }
 
-// slack is by how much less probable tokens may be that are listed, relatively: more than
+// slack is by how much less probable tokens may be that are marked, relatively: more than
 // rounding does.
 const slack = 1e-5
 
-// reaching lists the tokens that have the probability in this row.
-func (p *part) reaching(probability, inverse float64) {
+// reaching marks the tokens that have the probability in this row.
+func (p *part) reaching(probability, inverse float64, marks []uint64) {
 	least := float64(p.max) + (math.Log(probability*p.mass)-slack)/inverse
-	p.least = max(math.Nextafter32(float32(least), float32(math.Inf(-1))), -math.MaxFloat32)
-	p.list(p.least, len(p.logits))
+	down := math.Nextafter32(float32(least), float32(math.Inf(-1)))
+	p.level.mark(p.logits, p.tops, max(down, -math.MaxFloat32), marks)
 }
 
-// find finds the tokens that the mixture has with at least this probability, and returns the
-// most probable one, be it among them or not.
+// find finds the tokens that the mixture has with at least this probability, or if there is none,
+// the most probable one.
 //
 // Whatever has a probability in the mixture has it in some row. So it looks at those only that
 // have in a row what is asked for, or if nothing has, what the likeliest token of some row has in
 // the mixture: the most probable one has that too.
-func (m *Mixture) find(parts []part, threshold float64) (best Candidate) {
+func (m *Mixture) find(parts []part, threshold float64) {
+	m.tokens = m.tokens[:0]
 	for i := range parts {
-		t := parts[i].likeliest()
-		if c := (Candidate{t, m.probability(parts, t)}); i == 0 || likelier(c, best) < 0 {
-			best = c
-		}
-		if best.Probability >= threshold {
-			break
-		}
+		m.tokens = append(m.tokens, parts[i].likeliest())
 	}
-	least := min(threshold, best.Probability)
+	slices.Sort(m.tokens)
+	m.tokens = slices.Compact(m.tokens)
+	m.mix(parts)
+	m.mark(parts, min(threshold, m.best().Probability))
+	m.mix(parts)
 	m.found = m.found[:0]
-	for i := range parts {
-		parts[i].reaching(least, m.inverse)
-		for _, t := range parts[i].tokens {
-			if listed(parts[:i], t) {
-				continue
-			}
-			c := Candidate{t, m.probability(parts, t)}
-			if c.Probability >= threshold {
-				m.found = append(m.found, c)
-			}
-			if likelier(c, best) < 0 {
-				best = c
-			}
+	for i, p := range m.sums {
+		if p >= threshold {
+			m.found = append(m.found, Candidate{m.tokens[i], p})
 		}
 	}
-	return best
+	if len(m.found) == 0 {
+		m.found = append(m.found, m.best())
+	}
 }
 
-// listed reports whether one of the parts has listed the token.
-func listed(parts []part, t int32) bool {
+// mark looks at the tokens that have this probability in some row.
+func (m *Mixture) mark(parts []part, probability float64) {
+	clear(m.marks)
 	for i := range parts {
-		if parts[i].logits[t] >= parts[i].least {
-			return true
+		parts[i].reaching(probability, m.inverse, m.marks)
+	}
+	m.tokens = m.tokens[:0]
+	for i, word := range m.marks {
+		for ; word != 0; word &= word - 1 {
+			m.tokens = append(m.tokens, int32(i*64+bits.TrailingZeros64(word)))
 		}
 	}
-	return false
 }
 
-// probability is what the mixture has of a token.
-func (m *Mixture) probability(parts []part, t int32) float64 {
-	var sum float64
+// mix calculates what the mixture has of the tokens that are looked at.
+func (m *Mixture) mix(parts []part) {
+	n := len(m.tokens)
+	m.sums = slices.Grow(m.sums[:0], n)[:n]
+	clear(m.sums)
 	for i := range parts {
 		p := &parts[i]
-		sum += p.share * math.Exp((float64(p.logits[t])-float64(p.max))*m.inverse)
+		p.level.mix(p.logits, m.tokens, p.max, m.scale, p.share, m.sums)
 	}
-	return min(sum, 1) // the shares are rounded
+	for i, p := range m.sums {
+		m.sums[i] = min(p, 1) // the shares are rounded
+	}
 }
 
-// choose makes the set of what was found, or if that is nothing, of the most probable token.
-func (m *Mixture) choose(best Candidate, most int) (set []Candidate, all int) {
-	if len(m.found) == 0 {
-		m.found = append(m.found, best)
+// best is the most probable of the tokens that are looked at, which are in their order.
+func (m *Mixture) best() Candidate {
+	at := 0
+	for i, p := range m.sums {
+		if p > m.sums[at] {
+			at = i
+		}
 	}
+	return Candidate{m.tokens[at], m.sums[at]}
+}
+
+// choose makes the set of what was found.
+func (m *Mixture) choose(most int) (set []Candidate, all int) {
 	all = len(m.found)
 	if all > most {
 		m.values = m.values[:0]
