@@ -42,22 +42,23 @@ struct attention {
 
 	bool is_placed;
 	int32_t layers;
-	float *row; // scratch, of a device's tensor
-	int64_t row_size;
+	char *scratch; // a part of a device's tensor
+	size_t scratch_size, most;
 };
 
-struct attention *attention_new(void *op_desc, void *is_host, void *get) {
+struct attention *attention_new(void *op_desc, void *is_host, void *get, size_t most) {
 	struct attention *a = calloc(1, sizeof *a);
 	if (a != NULL) {
 		a->op_desc = (op_desc_function *)op_desc;
 		a->is_host = (is_host_function *)is_host;
 		a->get = (get_function *)get;
+		a->most = most;
 	}
 	return a;
 }
 
 void attention_free(struct attention *a) {
-	free(a->row);
+	free(a->scratch);
 	free(a);
 }
 
@@ -103,30 +104,42 @@ static void read_cells(struct attention *a, const struct tensor *rows) {
 	a->is_placed = true;
 }
 
-// device_row copies a row of weights from a device.
-static const float *device_row(struct attention *a, const struct tensor *t, size_t offset) {
-	if (a->row_size < t->ne[0]) {
-		float *row = realloc(a->row, (size_t)t->ne[0] * sizeof *row);
-		if (row == NULL) {
+// from_device copies a part of a device's tensor into the scratch; NULL = there is no memory.
+static const char *from_device(struct attention *a, const struct tensor *t, size_t offset, size_t size) {
+	if (a->scratch_size < size) {
+		char *scratch = realloc(a->scratch, size);
+		if (scratch == NULL) {
 			return NULL;
 		}
-		a->row = row;
-		a->row_size = t->ne[0];
+		a->scratch = scratch;
+		a->scratch_size = size;
 	}
-	a->get(t, a->row, offset, (size_t)t->ne[0] * sizeof *a->row);
-	return a->row;
+	a->get(t, a->scratch, offset, size);
+	return a->scratch;
 }
 
-// row_of is what a row of the batch attends to in one head, by cells; NULL = there is no memory.
-static const float *row_of(struct attention *a, const struct tensor *t, int64_t head, int64_t row) {
-	const size_t offset = (size_t)head * t->nb[2] + (size_t)row * t->nb[1];
-	const char *data = host(a, t);
-	return data != NULL ? (const float *)(data + offset) : device_row(a, t, offset);
+// span is how many bytes some rows of some heads take, from the first of all to the end of the last.
+static size_t span(const struct tensor *t, int64_t rows, int64_t heads) {
+	return (size_t)(heads - 1) * t->nb[2] + (size_t)(rows - 1) * t->nb[1] + (size_t)t->ne[0] * sizeof(float);
+}
+
+// a_copy is how many bytes a device copies in the time that it takes to begin a copy, roughly.
+static const size_t a_copy = 128 << 10;
+
+// is_copied_whole reports whether one copy of a device's weights takes no longer than one for each
+// head of each of those asked for, which are of their rows alone, and fits.
+static bool is_copied_whole(const struct attention *a, const struct tensor *t) {
+	const size_t heads = (size_t)t->ne[2], whole = span(t, t->ne[1], t->ne[2]);
+	size_t parts = 0;
+	for (const struct attended *one = a->attended; one < a->attended + a->n; one++) {
+		parts += heads * (span(t, one->rows, 1) + a_copy);
+	}
+	return whole <= a->most && whole + a_copy <= parts;
 }
 
 // within reports whether the rows and cells of one are among so many.
 static bool within(const struct attention *a, const struct attended *one, int64_t rows, int64_t cells) {
-	if (one->first_row < 0 || one->first_row + one->rows > rows) {
+	if (one->first_row < 0 || one->rows < 1 || one->first_row + one->rows > rows) {
 		return false;
 	}
 	for (int32_t i = one->at; i < one->at + one->n; i++) {
@@ -137,24 +150,58 @@ static bool within(const struct attention *a, const struct attended *one, int64_
 	return true;
 }
 
-// add_weights adds what a layer's weights, of [cells, rows, heads], have of what is asked for.
-static bool add_weights(struct attention *a, const struct tensor *t) {
-	if (t->type != type_f32 || t->nb[0] != sizeof(float) || t->ne[1] != a->rows || t->ne[3] != 1) {
+// add_head adds what one of those asked for has in a head. whole is all of the tensor, or NULL where
+// its rows must be copied from the device.
+static bool add_head(struct attention *a, const struct tensor *t, const struct attended *one, int64_t head,
+                     const char *whole) {
+	const int64_t fit = a->most < t->nb[1] ? 1 : (int64_t)(a->most / t->nb[1]);
+	for (int64_t done = 0, n; done < one->rows; done += n) {
+		n = whole != NULL || one->rows - done < fit ? one->rows - done : fit;
+		const size_t offset = (size_t)head * t->nb[2] + (size_t)(one->first_row + done) * t->nb[1];
+		const char *rows = whole != NULL ? whole + offset : from_device(a, t, offset, span(t, n, 1));
+		if (rows == NULL) {
+			return false;
+		}
+		for (int64_t row = 0; row < n; row++) {
+			const float *weights = (const float *)(rows + (size_t)row * t->nb[1]);
+			for (int32_t i = one->at; i < one->at + one->n; i++) {
+				a->sums[i] += weights[a->cells[i]];
+			}
+		}
+	}
+	return true;
+}
+
+// are_expected reports whether these are weights, of [cells, rows, heads], that have what is asked for.
+static bool are_expected(const struct attention *a, const struct tensor *t) {
+	if (t->type != type_f32 || t->nb[0] != sizeof(float) || t->nb[1] < (size_t)t->ne[0] * sizeof(float) ||
+	    t->ne[1] != a->rows || t->ne[3] != 1) {
 		return false;
 	}
 	for (const struct attended *one = a->attended; one < a->attended + a->n; one++) {
 		if (!within(a, one, t->ne[1], t->ne[0])) {
 			return false;
 		}
+	}
+	return true;
+}
+
+// add_weights adds what a layer's weights have of what is asked for.
+static bool add_weights(struct attention *a, const struct tensor *t) {
+	if (!are_expected(a, t)) {
+		return false;
+	}
+	const char *whole = host(a, t);
+	if (whole == NULL && is_copied_whole(a, t)) {
+		whole = from_device(a, t, 0, span(t, t->ne[1], t->ne[2]));
+		if (whole == NULL) {
+			return false;
+		}
+	}
+	for (const struct attended *one = a->attended; one < a->attended + a->n; one++) {
 		for (int64_t head = 0; head < t->ne[2]; head++) {
-			for (int32_t row = one->first_row; row < one->first_row + one->rows; row++) {
-				const float *weights = row_of(a, t, head, row);
-				if (weights == NULL) {
-					return false;
-				}
-				for (int32_t i = one->at; i < one->at + one->n; i++) {
-					a->sums[i] += weights[a->cells[i]];
-				}
+			if (!add_head(a, t, one, head, whole)) {
+				return false;
 			}
 		}
 	}

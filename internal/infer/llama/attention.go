@@ -59,8 +59,12 @@ type Attended struct {
 	Weights []float64
 }
 
-func newAttention(f attentionFunctions) (*attention, error) {
-	reader := C.attention_new(pointer(f.opDesc), pointer(f.isHost), pointer(f.get))
+// mostCopied is how many bytes of weights are copied from a device at once. So much host memory a
+// reader has at most for them.
+const mostCopied = 256 << 20
+
+func newAttention(f attentionFunctions, mostCopied int) (*attention, error) {
+	reader := C.attention_new(pointer(f.opDesc), pointer(f.isHost), pointer(f.get), C.size_t(mostCopied))
 	if reader == nil {
 		return nil, errors.New("make a reader of attention: there is no memory")
 	}

@@ -4,6 +4,7 @@
 #define TEMPO_ATTENTION_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct attention;
@@ -11,7 +12,12 @@ struct attention;
 // attention_new makes a reader. op_desc, is_host and get are ggml_op_desc,
 // ggml_backend_buffer_is_host and ggml_backend_tensor_get. It returns NULL if there is no
 // memory.
-struct attention *attention_new(void *op_desc, void *is_host, void *get);
+//
+// A layer's weights that are on a device are copied to the host as a whole, or head by head what
+// is asked for of it where that is faster or the whole has more bytes than `most`. The reader
+// keeps host memory for the largest copy: cells × rows × heads × 4 bytes, but at most `most`, or
+// a row's cells × 4 if that is more.
+struct attention *attention_new(void *op_desc, void *is_host, void *get, size_t most);
 
 // attention_callback is what llama.cpp is to call (ggml_backend_sched_eval_callback), with
 // the reader as its user data.

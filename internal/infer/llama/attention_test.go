@@ -51,10 +51,11 @@ type tensor struct {
 type ggml struct {
 	device bool
 	reads  int // from the device
+	most   int // bytes of one of them
 	keep   runtime.Pinner
 }
 
-func newGGML(t *testing.T, device bool) (*ggml, *attention) {
+func newGGML(t *testing.T, device bool, mostCopied int) (*ggml, *attention) {
 	t.Helper()
 	g := &ggml{device: device}
 	t.Cleanup(g.keep.Unpin)
@@ -75,12 +76,12 @@ func newGGML(t *testing.T, device bool) (*ggml, *attention) {
 			return 1
 		}),
 		get: purego.NewCallback(func(at, to, offset, size uintptr) uintptr {
-			g.reads++
+			g.reads, g.most = g.reads+1, max(g.most, int(size))
 			data := (*tensor)(pointer(at)).data
 			copy(unsafe.Slice((*byte)(pointer(to)), size), unsafe.Slice((*byte)(pointer(data+offset)), size))
 			return 0
 		}),
-	})
+	}, mostCopied)
 	require.NoError(t, err)
 	t.Cleanup(a.close)
 	return g, a
@@ -138,14 +139,14 @@ const (
 	integer64 = 27
 )
 
-// Weights are the mean over rows, layers and heads, wherever they are; from a device a row is read
-// once for all of its cells.
+// Weights are the mean over rows, layers and heads, wherever they are; from a device all of a layer
+// is copied at once.
 func TestAttentionWeights(t *testing.T) {
 	t.Parallel()
 	for _, device := range []bool{false, true} {
 		t.Run(fmt.Sprint("on a device: ", device), func(t *testing.T) {
 			t.Parallel()
-			g, a := newGGML(t, device)
+			g, a := newGGML(t, device, mostCopied)
 			for _, cells := range []int64{4, 64, 8} {
 				g.reads = 0
 				one, two := Attended{Row: 0, Rows: 1, Cells: []int{1, 3}}, Attended{Row: 1, Rows: 2, Cells: []int{0}}
@@ -159,7 +160,7 @@ func TestAttentionWeights(t *testing.T) {
 				require.InDeltaSlice(t, []float64{1.65}, two.Weights, 1e-6)
 				require.Equal(t, []int64{7, 5, 6}, []int64{int64(a.placed[0]), int64(a.placed[1]), int64(a.placed[2])})
 				if device {
-					require.Equal(t, 1+3*2*2, g.reads, "the cells, and three rows of two heads in two layers")
+					require.Equal(t, 1+2, g.reads, "the cells, and two layers")
 				} else {
 					require.Zero(t, g.reads)
 				}
@@ -167,6 +168,49 @@ func TestAttentionWeights(t *testing.T) {
 			a.forget()
 			require.False(t, a.calculated(g.weights(4, 3, 2)))
 			require.False(t, a.calculated(g.writes(integer64, 7, 5, 6)))
+		})
+	}
+}
+
+// Of a device's weights no more is copied at once than is allowed, but for a row, and only the rows
+// that are asked for where the others are many. The weights are the same.
+func TestAttentionIsCopied(t *testing.T) {
+	t.Parallel()
+	const heads = 3
+	for name, c := range map[string]struct {
+		cells, rows int64
+		mostCopied  int
+		reads, most int // of a layer
+	}{
+		"all":                        {cells: 64, rows: 10, mostCopied: 64 * 10 * heads * 4, reads: 1, most: 64 * 10 * heads * 4},
+		"as many rows as fit":        {cells: 64, rows: 10, mostCopied: 64*10*heads*4 - 1, reads: 2 * heads, most: 64 * 5 * 4},
+		"all that is asked for":      {cells: 64, rows: 10, mostCopied: 64 * 5 * 4, reads: 2 * heads, most: 64 * 5 * 4},
+		"some of the rows":           {cells: 64, rows: 10, mostCopied: 64*2*4 + 1, reads: 4 * heads, most: 64 * 2 * 4},
+		"row by row":                 {cells: 64, rows: 10, mostCopied: 64 * 4, reads: 6 * heads, most: 64 * 4},
+		"a row is more than allowed": {cells: 64, rows: 10, mostCopied: 1, reads: 6 * heads, most: 64 * 4},
+		"others' are hardly more":    {cells: 1024, rows: 59, mostCopied: mostCopied, reads: 1, most: 1024 * 59 * heads * 4},
+		"others' are many":           {cells: 1024, rows: 60, mostCopied: mostCopied, reads: 2 * heads, most: 1024 * 5 * 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var want [][]float64
+			for _, device := range []bool{false, true} {
+				g, a := newGGML(t, device, c.mostCopied)
+				one, two := Attended{Row: 1, Rows: 1, Cells: []int{1, 63}}, Attended{Row: 4, Rows: 5, Cells: []int{0, 7}}
+				a.want([]*Attended{&one, &two}, int(c.rows))
+				require.True(t, a.calculated(g.writes(integer64, make([]int64, c.rows)...)))
+				g.reads, g.most = 0, 0
+				require.True(t, a.calculated(g.weights(c.cells, c.rows, heads)))
+				require.NoError(t, a.take())
+				if !device {
+					want = [][]float64{one.Weights, two.Weights}
+					require.Zero(t, g.reads)
+					continue
+				}
+				require.Equal(t, want, [][]float64{one.Weights, two.Weights})
+				require.Equal(t, c.reads, g.reads)
+				require.Equal(t, c.most, g.most)
+			}
 		})
 	}
 }
@@ -179,18 +223,20 @@ func TestAttentionIsElsewhere(t *testing.T) {
 		change func(w *tensor)
 	}{
 		"a row before the first":  {asked: Attended{Row: -1, Rows: 1, Cells: []int{0}}},
+		"no rows":                 {asked: Attended{Cells: []int{0}}},
 		"a row behind the last":   {asked: Attended{Row: 3, Rows: 1, Cells: []int{0}}},
 		"rows behind the last":    {asked: Attended{Row: 2, Rows: 2, Cells: []int{0}}},
 		"a cell before the first": {asked: Attended{Rows: 1, Cells: []int{0, -1}}},
 		"a cell behind the last":  {asked: Attended{Rows: 1, Cells: []int{0, 4}}},
 		"another type":            {change: func(w *tensor) { w.kind = float16 }},
 		"numbers apart":           {change: func(w *tensor) { w.nb[0] = 8 }},
+		"rows in each other":      {change: func(w *tensor) { w.nb[1] = 8 }},
 		"of fewer rows":           {change: func(w *tensor) { w.ne[1] = 2 }},
 		"of more than one batch":  {change: func(w *tensor) { w.ne[3] = 2 }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g, a := newGGML(t, false)
+			g, a := newGGML(t, false, mostCopied)
 			if c.change != nil {
 				c.asked = Attended{Rows: 1, Cells: []int{0}}
 			}
@@ -211,7 +257,7 @@ func TestAttentionIsElsewhere(t *testing.T) {
 // for each number.
 func TestAttentionCells(t *testing.T) {
 	t.Parallel()
-	g, a := newGGML(t, false)
+	g, a := newGGML(t, false, mostCopied)
 	a.want(nil, 2)
 	require.False(t, a.calculated(g.weights(4, 2, 2)), "nothing is asked for")
 	sum := g.writes(integer64, 1, 2)

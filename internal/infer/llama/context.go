@@ -84,7 +84,7 @@ func (c *Context) open(opts ContextOptions) error {
 	}
 	if opts.Attention {
 		var err error
-		if c.attention, err = newAttention(c.model.lib.attends); err != nil {
+		if c.attention, err = newAttention(c.model.lib.attends, mostCopied); err != nil {
 			return err
 		}
 		opts.NoFlash = true
