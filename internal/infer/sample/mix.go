@@ -15,6 +15,9 @@ type MixOptions struct {
 	Temperature float64
 	// Bias is as in Options.
 	Bias map[int32]float64
+	// Ends are tokens that are in no set and count in none, unless one is the most probable of all
+	// that may come: then the set is that one.
+	Ends []int32
 }
 
 // Mixture chooses the sets of one job. It must be used from one goroutine at a time, but for
@@ -25,6 +28,7 @@ type Mixture struct {
 	inverse float64 // 1 / temperature
 	level   level
 
+	ends    []int32
 	bias    int     // so many of the changes are always the same; the others are bans
 	changes changes // of the rows' logits
 	before  []float32
@@ -66,7 +70,7 @@ func NewMixture(o MixOptions, vocab int) *Mixture {
 	c := newChanges(o.Bias, vocab)
 	return &Mixture{
 		vocab: vocab, scale: scale, inverse: scale * math.Ln2, level: bestLevel(),
-		bias: len(c), changes: c, marks: make([]uint64, (vocab+blockSize-1)/blockSize*blockSize/64),
+		ends: o.Ends, bias: len(c), changes: c, marks: make([]uint64, (vocab+blockSize-1)/blockSize*blockSize/64),
 	}
 }
 
@@ -110,9 +114,9 @@ func (m *Mixture) Begin(rows [][]float32, weights []float64, ban []int32) error 
 func (m *Mixture) Measure(i int) { m.parts[i].measure(m.scale) }
 
 // Choose chooses the tokens that are at least as probable as the threshold (over 0, up to 1), or
-// if none is, the most probable one. It returns the `most` (1 or more) most probable of
-// them, the most probable first, of equal ones that with the lower id; and how many they are
-// in all, 1 or more. The set is the caller's until the next Begin.
+// if none is, the most probable one; but see MixOptions.Ends. It returns the `most` (1 or more)
+// most probable of them, the most probable first, of equal ones that with the lower id; and how
+// many they are in all, 1 or more. The set is the caller's until the next Begin.
 //
 // It returns ErrNotNumbers, or ErrNoToken if there is a row in which no token may come, wrapped.
 func (m *Mixture) Choose(threshold float64, most int) (set []Candidate, all int, err error) {
@@ -127,6 +131,7 @@ func (m *Mixture) Choose(threshold float64, most int) (set []Candidate, all int,
 		}
 	}
 	m.find(parts, threshold)
+	m.end()
 	set, all = m.choose(most)
 	return set, all, nil
 }
@@ -251,6 +256,16 @@ func (m *Mixture) best() Candidate {
 		}
 	}
 	return Candidate{m.tokens[at], m.sums[at]}
+}
+
+// end leaves of what was found what ends, if that is the most probable, or what does not.
+func (m *Mixture) end() {
+	ends := func(c Candidate) bool { return slices.Contains(m.ends, c.Token) }
+	if best := m.best(); ends(best) {
+		m.found = append(m.found[:0], best)
+		return
+	}
+	m.found = slices.DeleteFunc(m.found, ends)
 }
 
 // choose makes the set of what was found.

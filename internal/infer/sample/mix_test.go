@@ -258,6 +258,41 @@ func TestMixtureSets(t *testing.T) {
 	}
 }
 
+// Tokens that end are left out of sets and of their number, unless the most probable one is one.
+func TestMixtureEnds(t *testing.T) {
+	t.Parallel()
+	left, alone := 0, 0
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		vocab := 1 + r.IntN(40)
+		o := mixOptionsOf(r, vocab)
+		plain := NewMixture(o, vocab)
+		for range 4 {
+			o.Ends = append(o.Ends, int32(r.IntN(vocab)))
+		}
+		ending := NewMixture(o, vocab)
+		q := mixerOf(r, vocab, 1+r.IntN(4))
+		all, _, err := plain.Next(q.rows, q.weights, q.threshold, vocab, q.ban)
+		got, n, gotErr := ending.Next(q.rows, q.weights, q.threshold, q.most, q.ban)
+		require.Equal(t, err, gotErr)
+		if err != nil {
+			continue
+		}
+		ends := func(c Candidate) bool { return slices.Contains(o.Ends, c.Token) }
+		want := slices.Clone(all)
+		if ends(all[0]) {
+			want = want[:1]
+			alone++
+		} else if want = slices.DeleteFunc(want, ends); len(want) < len(all) {
+			left++
+		}
+		require.Len(t, want, n)
+		require.Equal(t, want[:min(n, q.most)], got)
+	}
+	require.Greater(t, left, 20)
+	require.Greater(t, alone, 20)
+}
+
 // A token that is just as probable as the threshold is found, however the logit that this takes is
 // rounded.
 func TestMixtureAtTheThreshold(t *testing.T) {

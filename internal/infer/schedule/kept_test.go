@@ -202,6 +202,62 @@ func TestWidest(t *testing.T) {
 	}
 }
 
+// No more is chosen than can be in a set. A token that ends the text is in none and is not one of
+// those that were cut, be it among the first or the last; only as the most probable one it counts.
+func TestEndsAreNoneOfASet(t *testing.T) {
+	t.Parallel()
+	s := newScheduler(t, options(1024, 8, 64), nil)
+	end := s.model.EndTokens()[0]
+	for _, c := range []struct {
+		name      string
+		rank      int // of the token that ends the text among nine
+		wants     int // tokens in a set, 0 = as many as there may be
+		want      []llama.Token
+		cut, most int // most that may be chosen
+	}{
+		{"in a set", 1, 3, []llama.Token{40, 42, 43}, 5, 3},
+		{"the last of a set", 2, 3, []llama.Token{40, 41, 43}, 5, 3},
+		{"behind a set", 3, 3, []llama.Token{40, 41, 42}, 5, 3},
+		{"far behind", 8, 3, []llama.Token{40, 41, 42}, 5, 3},
+		{"all fit", 4, 0, []llama.Token{40, 41, 42, 43, 45, 46, 47, 48}, 0, 8},
+		{"the first", 0, 3, nil, 0, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) { // not parallel: of one scheduler
+			j := newSetsJob(t, s, func(p *api.Parallel) { p.MaxTokens, p.Threshold = c.wants, 0.01 }, 10)
+			j.req.Job.IgnoreEOS, j.asking, s.jobs = false, true, []*job{j}
+			row := slices.Repeat([]float32{-20}, s.model.Vocabulary())
+			for rank := range 9 {
+				token := llama.Token(40 + rank)
+				if rank == c.rank {
+					token = end
+				}
+				row[token] = -float32(rank) / 10
+			}
+			e := j.sets
+			e.rows, e.weights = [][]float32{row}, []float64{1}
+			s.beginSet(j)
+			e.mixture.Measure(0)
+			s.choosing = []*job{j}
+			s.chooseOne(0)
+			require.NoError(t, e.err)
+			require.Len(t, e.chosen, c.most)
+			require.NoError(t, s.acceptSet(j, time.Now()))
+			if c.want == nil {
+				require.Equal(t, "stop", (<-j.done).out.Choices[0].FinishReason)
+				require.Zero(t, e.Positions())
+				return
+			}
+			var got []llama.Token
+			for _, m := range e.Last().Members {
+				got = append(got, m.Token)
+			}
+			require.Equal(t, c.want, got)
+			require.Equal(t, c.cut, e.Result(s.model.Piece).Cut)
+			s.jobs = nil
+		})
+	}
+}
+
 // A set that waits for memory is cut to what there is, if sets are to be narrow.
 func TestSqueeze(t *testing.T) {
 	t.Parallel()

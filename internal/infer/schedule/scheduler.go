@@ -101,7 +101,10 @@ func New(model *llama.Model, opts Options, log *zap.Logger) (*Scheduler, error) 
 	}
 	s.cells.Store(int64(opts.Cells))
 	s.pickOne = func(i int) { s.picking[i].pick() }
-	s.chooseOne = func(i int) { s.choosing[i].sets.choose(model.Vocabulary()) }
+	s.chooseOne = func(i int) {
+		e := s.choosing[i].sets
+		e.choose(s.opts.Sequences)
+	}
 	s.workers = sample.NewWorkers(opts.Threads)
 	if err := s.allocate(true); err != nil {
 		return nil, errors.Join(err, s.Close())

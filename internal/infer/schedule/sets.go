@@ -3,7 +3,6 @@ package schedule
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"tempo/api"
@@ -27,7 +26,7 @@ type sets struct {
 	rows    [][]float32 // their logits
 	weights []float64   // their probabilities
 	chosen  []sample.Candidate
-	over    int // how many there were
+	over    int // how many there were, without tokens that end the text
 	err     error
 
 	attended llama.Attended // the newest set's to those that tokens may be removed from
@@ -51,7 +50,9 @@ func (s *Scheduler) newSets(r infer.Request, prompt, limit int) *sets {
 			Prompt: prompt, Positions: positions, Bounded: req.MaxTokens > 0,
 			Cells: limit, Tokens: r.Most,
 		}),
-		mixture: sample.NewMixture(sample.MixOptions{Temperature: req.Sampling.Temperature, Bias: req.Sampling.LogitBias}, s.model.Vocabulary()),
+		mixture: sample.NewMixture(sample.MixOptions{
+			Temperature: req.Sampling.Temperature, Bias: req.Sampling.LogitBias, Ends: s.model.EndTokens(),
+		}, s.model.Vocabulary()),
 	}
 	if o.Removal != nil {
 		e.attends = s.opts.Attends
@@ -254,10 +255,11 @@ func (s *Scheduler) beginSet(j *job) {
 	j.sets.err = j.sets.mixture.Begin(j.sets.rows, j.sets.weights, ban)
 }
 
-// choose chooses the next set among all tokens.
-func (e *sets) choose(vocabulary int) {
+// choose chooses what the next set can have, whatever memory there is, where most tokens at one
+// position are allowed.
+func (e *sets) choose(most int) {
 	if e.err == nil {
-		e.chosen, e.over, e.err = e.mixture.Choose(e.Threshold(), vocabulary)
+		e.chosen, e.over, e.err = e.mixture.Choose(e.Threshold(), max(1, parallel.Widest(e.o, most)))
 	}
 }
 
@@ -283,14 +285,6 @@ func (s *Scheduler) acceptSet(j *job, now time.Time) error {
 	if s.model.Ends(e.chosen[0].Token) {
 		return s.finishSets(j, "stop", now)
 	}
-	over := e.over
-	e.chosen = slices.DeleteFunc(e.chosen, func(c sample.Candidate) bool {
-		ends := s.model.Ends(c.Token)
-		if ends {
-			over--
-		}
-		return ends
-	})
 	e.SetCells(j.longest)
 	width, ample := s.widest(j)
 	width = min(len(e.chosen), width)
@@ -299,8 +293,8 @@ func (s *Scheduler) acceptSet(j *job, now time.Time) error {
 		members = append(members, parallel.Member{Token: c.Token, Probability: c.Probability, Tag: -1})
 		j.tokens = append(j.tokens, c.Token)
 	}
-	e.Add(members, over)
-	e.Short(min(over, ample) - len(members))
+	e.Add(members, e.over)
+	e.Short(min(e.over, ample) - len(members))
 	j.made = e.Tokens()
 	switch {
 	case j.answer.text.add(s.model.Piece(members[0].Token)):
