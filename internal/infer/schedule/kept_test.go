@@ -455,7 +455,7 @@ func TestTryAttention(t *testing.T) {
 	s.tryAttention()
 	require.Error(t, s.unread)
 	s.opts.TypeK = "f32"
-	require.True(t, run(t, s).mustRun(t, wide(nil)).Parallel.Tokens > 0)
+	require.Positive(t, run(t, s).mustRun(t, wide(nil)).Parallel.Tokens)
 
 	for name, change := range map[string]func(*Options){
 		"the model cannot":  func(o *Options) { o.NoRemoval = errors.New("no") },

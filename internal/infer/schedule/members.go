@@ -39,9 +39,6 @@ const mostApart = parallel.MostApart
 // There are so many sequences, or this does not compile.
 const _ = uint((llama.MostSequences-mostPooled)/2 - mostApart)
 
-// spareIDs is how many sequences belong to no seat, lent or not.
-func (p *pool) spareIDs() int { return llama.MostSequences - len(p.seats) }
-
 // readAttention takes what a step has read. If it could not be read, the jobs that are here for
 // it end, and others like them are refused from then on.
 func (s *Scheduler) readAttention(p *pool) error {
