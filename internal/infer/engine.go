@@ -87,6 +87,9 @@ type Facts struct {
 type Shape struct {
 	Sequences int `json:"sequences"` // jobs in the batch
 	Cells     int `json:"cells"`     // KV tokens of all of them together
+	// Ample is how many tokens a set might have, were there memory for as many; no more
+	// than Sequences = as many as these. What a set lacks of it counts as cut by memory.
+	Ample int `json:"ample,omitempty"`
 	// Grant is the most that the engine's process may take in all, in bytes of
 	// proportional set size; 0 = no bound. A Host has the kernel keep to it on a CPU.
 	Grant budget.Bytes `json:"grant"`

@@ -22,6 +22,8 @@ const (
 	// said how many: more are slower in a shared pool (320 tokens/s at 16, 242 at
 	// 48 with SmolLM2-135M on 2 threads).
 	perThread = 8
+	// fewTokens is how many tokens of a step leave no room for sets to speak of.
+	fewTokens = 2
 	// processGrowth is what the worker's and the engine's own process may take
 	// beyond what they hold at the start: jobs and results on their way, the Go
 	// heap between two collections, llama.cpp's scratch memory.
@@ -89,6 +91,10 @@ func (w *Worker) planPool(ctx context.Context, limit budget.Bytes) error {
 		return fmt.Errorf("plan the memory of %s: %w", w.opts.Model, err)
 	}
 	w.log.Info("memory is planned", zap.String("plan", w.plan.Reason))
+	if n, ample := w.plan.Sequences, w.ampleTokens(); n <= fewTokens && n < ample {
+		w.log.Warn("memory is so short that a step has hardly any tokens: sets of parallel generation have no more, and no more jobs run at once",
+			zap.Int("max_parallel_tokens", n), zap.Int("with_memory_for_all", ample))
+	}
 	return w.measureLine(fixed, dryRun)
 }
 
@@ -205,12 +211,26 @@ func (w *Worker) parallelTokens(limit budget.Bytes, fixed budget.Footprint, dryR
 	return n, nil
 }
 
+// ampleTokens is how many tokens a decode step might generate, were there memory for as many.
+func (w *Worker) ampleTokens() int {
+	n := w.opts.MaxParallelTokens
+	if n == 0 {
+		n = w.withinCores(budget.AutoParallelTokens(0, 0))
+	}
+	return min(n, w.opts.Spec.Batch)
+}
+
+// withinCores is n, or how many tokens a step may have on so many cores, if that is less.
+func (w *Worker) withinCores(n int) int {
+	if w.opts.Device.Kind == budget.CPU {
+		return min(n, perThread*w.opts.Spec.Threads)
+	}
+	return n
+}
+
 // autoParallelTokens is TEMPO's rule under a limit, and what it took for available.
 func (w *Worker) autoParallelTokens(limit budget.Bytes) (n int, available budget.Bytes) {
 	available = max(limit.Scale(w.opts.Thresholds.Act).Sub(w.oneJob), 0)
-	n = budget.AutoParallelTokens(available, w.perToken)
-	if w.opts.Device.Kind == budget.CPU {
-		n = min(n, perThread*w.opts.Spec.Threads)
-	}
+	n = w.withinCores(budget.AutoParallelTokens(available, w.perToken))
 	return min(n, w.opts.Spec.Batch), available
 }

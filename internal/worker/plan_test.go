@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"tempo/internal/budget"
 	"tempo/internal/infer"
@@ -38,6 +40,12 @@ func (r *rounding) Load(ctx context.Context, s infer.Shape) (budget.Footprint, e
 // planned makes and starts a worker without a queue.
 func planned(t *testing.T, engine infer.Engine, read func(int) (budget.Bytes, error), change func(*Options)) (*Worker, error) {
 	t.Helper()
+	return plannedWith(t, engine, read, change, nil)
+}
+
+// plannedWith is planned with a log.
+func plannedWith(t *testing.T, engine infer.Engine, read func(int) (budget.Bytes, error), change func(*Options), log *zap.Logger) (*Worker, error) {
+	t.Helper()
 	opts := Options{
 		Name: "w", Model: model, Device: budget.Device{ID: "cpu", Kind: budget.CPU}, Spec: infer.Spec{GPU: -1, Threads: 2, Batch: 512},
 		Limit: 100 * budget.MiB, Measure: func(int) (budget.Bytes, error) { return processMemory, nil },
@@ -50,7 +58,7 @@ func planned(t *testing.T, engine infer.Engine, read func(int) (budget.Bytes, er
 	}
 	monitor := budget.NewMonitor(read, time.Second, nil)
 	monitor.Add(1)
-	w := New(opts, nil, nil, engine, monitor, nil)
+	w := New(opts, nil, nil, engine, monitor, log)
 	return w, w.Start(t.Context())
 }
 
@@ -82,6 +90,35 @@ func TestLeasesNeverPassTheCells(t *testing.T) {
 		}
 		_, ok := w.ledger.TryAcquire(w.pool.perCell)
 		require.False(t, ok, "more than %d cells of %v bytes", cells, perCell)
+	}
+}
+
+// TestTooFewForSets: where memory has a step have fewer tokens than are allowed, the engine knows
+// how many these are, and one who looks at the log learns that there are hardly any.
+func TestTooFewForSets(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name        string
+		limit       budget.Bytes
+		set         int // max_parallel_tokens
+		want, ample int
+		warned      bool
+	}{
+		{"ample", budget.GiB, 0, 16, 16, false},
+		{"short", 105 * budget.MiB, 0, 1, 16, true},
+		{"as set", budget.GiB, 2, 2, 2, false},
+		{"more than the batch", 10 * budget.GiB, 600, 512, 512, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			core, logs := observer.New(zap.WarnLevel)
+			e := &rounding{Sleeper: infer.Sleeper{ContextTokens: 2048}, perCell: 32 << 10}
+			w, err := plannedWith(t, e, nil, func(o *Options) { o.Limit, o.MaxParallelTokens = c.limit, c.set }, zap.New(core))
+			require.NoError(t, err)
+			shape := w.shape(256)
+			require.Equal(t, []int{c.want, c.ample}, []int{shape.Sequences, shape.Ample})
+			require.Equal(t, c.warned, logs.FilterMessageSnippet("hardly any tokens").Len() == 1)
+		})
 	}
 }
 

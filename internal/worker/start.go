@@ -100,7 +100,7 @@ func (w *Worker) shape(cells int) infer.Shape {
 	if cells == 0 {
 		return infer.Shape{}
 	}
-	s := infer.Shape{Sequences: w.pool.sequences, Cells: cells}
+	s := infer.Shape{Sequences: w.pool.sequences, Cells: cells, Ample: w.ampleTokens()}
 	if w.opts.Device.Kind == budget.CPU { // the engine's part of what is booked
 		s.Grant = w.pool.total(cells).Sub(w.own)
 		if w.common == nil { // else its growth is in its own booking

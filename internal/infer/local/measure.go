@@ -27,7 +27,7 @@ func (e *Engine) DryRun(_ context.Context, shape infer.Shape) (budget.Footprint,
 // measure has llama.cpp size the contexts of a shape, once: the load asks for what the
 // plan has asked for before.
 func (e *Engine) measure(shape infer.Shape) (schedule.Size, error) {
-	shape.Grant = 0 // it makes no difference
+	shape.Grant, shape.Ample = 0, 0 // they make no difference
 	if size, ok := e.measured[shape]; ok {
 		return size, nil
 	}
@@ -41,7 +41,7 @@ func (e *Engine) measure(shape infer.Shape) (schedule.Size, error) {
 
 func (e *Engine) options(shape infer.Shape) schedule.Options {
 	return schedule.Options{
-		Cells: shape.Cells, Sequences: shape.Sequences, Batch: e.spec.Batch, Threads: e.spec.Threads,
+		Cells: shape.Cells, Sequences: shape.Sequences, Ample: shape.Ample, Batch: e.spec.Batch, Threads: e.spec.Threads,
 		TypeK: e.spec.CacheTypeK, TypeV: e.spec.CacheTypeV, Layout: e.spec.Layout,
 		Longest: e.facts.Context, Inexact: e.inexact(), NoRemoval: e.size.NoRemoval, Compute: e.compute, Attends: e.attends,
 	}

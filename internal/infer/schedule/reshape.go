@@ -23,7 +23,7 @@ func (s *Scheduler) reshape(shape infer.Shape) error {
 	if jobs > shape.Sequences || cells > shape.Cells {
 		return &infer.BusyError{Jobs: jobs, Cells: cells, Shape: shape}
 	}
-	s.opts.Cells, s.opts.Sequences = shape.Cells, shape.Sequences
+	s.opts.Cells, s.opts.Sequences, s.opts.Ample = shape.Cells, shape.Sequences, shape.Ample
 	s.cells.Store(int64(shape.Cells))
 	s.undivided = false
 	if err := s.exchange(); err != nil {

@@ -21,6 +21,7 @@ import (
 type Options struct {
 	Cells        int // tokens of all contexts together, a multiple of 256
 	Sequences    int // most jobs that run at once
+	Ample        int // tokens of a set, were there memory for as many; see infer.Shape
 	Batch        int // most tokens in one step
 	Threads      int
 	TypeK, TypeV string // what keys and values are kept in, "" = f16

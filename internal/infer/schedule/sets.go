@@ -177,7 +177,7 @@ func (s *Scheduler) squeeze() {
 // were memory for all that the job could use.
 func (s *Scheduler) widest(j *job) (width, ample int) {
 	most := s.opts.Sequences
-	ample = j.sets.WidthIn(j.sets.limit, most)
+	ample = j.sets.WidthIn(j.sets.limit, max(most, s.opts.Ample))
 	if s.narrow > 0 { // what the lease has must do, so that the job goes on
 		most = min(most, s.narrow, j.leased-len(j.tokens))
 	}

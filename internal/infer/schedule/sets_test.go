@@ -206,6 +206,14 @@ func TestSetsAreBounded(t *testing.T) {
 	require.Equal(t, 5, out.Parallel.Widest)
 	require.Zero(t, out.Parallel.CutByMemory)
 
+	require.NoError(t, r.Reshape(infer.Shape{Sequences: 1, Cells: 1024, Ample: 5}))
+	out = r.mustRun(t, wide(nil))
+	require.Equal(t, 1, out.Parallel.Widest)
+	require.Positive(t, out.Parallel.CutByMemory)
+	require.LessOrEqual(t, out.Parallel.CutByMemory, 4*40, "with memory it were 5")
+	require.Zero(t, r.mustRun(t, wide(func(p *api.Parallel) { p.MaxTokens = 1 })).Parallel.CutByMemory)
+	require.NoError(t, r.Reshape(infer.Shape{Sequences: 5, Cells: 1024}))
+
 	out = r.mustRun(t, wide(func(p *api.Parallel) { p.MaxCacheTokens = prompt + 60 }))
 	require.Equal(t, 40, out.Parallel.Positions, "there is a cell for each position")
 	require.Equal(t, 60, out.Parallel.Tokens)
