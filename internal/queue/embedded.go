@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -186,7 +187,20 @@ func (l *serverLogger) Noticef(format string, v ...any) {
 }
 
 func (l *serverLogger) Warnf(format string, v ...any) {
-	l.log.Warn("server", zap.String("says", fmt.Sprintf(format, v...)))
+	text, level := fmt.Sprintf(format, v...), zap.WarnLevel
+	if rebuilds(text) {
+		level = zap.DebugLevel
+	}
+	l.log.Log(level, "server", zap.String("says", text))
+}
+
+// rebuilds reports whether a warning says only that the server reads its index anew from the
+// messages, which is usual after a process was killed, and loses nothing. It has no other mark
+// than its text.
+func rebuilds(warning string) bool {
+	return strings.HasPrefix(warning, "Filestore [") && slices.ContainsFunc([]string{
+		"] Stream state outdated,", "] Recovering stream state from index errored: prior state file", " state is outdated; attempting to recover",
+	}, func(part string) bool { return strings.Contains(warning, part) })
 }
 
 func (l *serverLogger) Errorf(format string, v ...any) {

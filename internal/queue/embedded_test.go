@@ -11,7 +11,30 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
+
+// What the server says of an index that it reads anew, as after a kill, is no warning; all else is.
+func TestWarningsOfTheServer(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"Filestore [STATS] Stream state outdated, last block has additional entries, will rebuild":                        false,
+		"Filestore [JOBS] Stream state outdated, found extra blocks, will rebuild":                                        false,
+		"Filestore [JOBS] Recovering stream state from index errored: prior state file":                                   false,
+		"Filestore [JOBS] TTL state is outdated; attempting to recover using linear scan (seq 439 to 458)":                false,
+		"Filestore [JOBS] Recovering stream state from index errored: corrupt state":                                      true,
+		"Filestore [JOBS] Stream state checksum did not match":                                                            true,
+		"JetStream request queue has high pending count: Filestore [JOBS] Stream state outdated, as the first thing says": true,
+	} {
+		core, logs := observer.New(zap.DebugLevel)
+		(&serverLogger{log: zap.New(core)}).Warnf("%s", text)
+		entries := logs.All()
+		require.Len(t, entries, 1)
+		require.Equal(t, text, entries[0].ContextMap()["says"])
+		require.Equal(t, want, entries[0].Level == zap.WarnLevel, text)
+	}
+}
 
 func TestStartEmbeddedOnADirectoryInUse(t *testing.T) {
 	t.Parallel()
