@@ -255,10 +255,10 @@ func (w *Worker) resume(ctx context.Context, k *keeper) error {
 
 // sayLevel says that the pressure on the device has changed.
 func (w *Worker) sayLevel(before, now budget.Level) {
-	m := w.memory()
+	s := w.ledger.Snapshot()
 	fields := []zap.Field{
-		zap.Stringer("level", now), zap.Int64("held_bytes", m.Total()), zap.Int64("limit_bytes", m.Limit),
-		zap.Float64("share", float64(m.Total())/float64(max(m.Limit, 1))),
+		zap.Stringer("level", now), zap.Int64("held_bytes", int64(s.Held)), zap.Int64("limit_bytes", int64(s.Limit)),
+		zap.Float64("share", float64(s.Held)/float64(max(s.Limit, 1))),
 	}
 	if now > before {
 		w.log.Warn("memory nears its limit", fields...)

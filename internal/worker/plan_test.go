@@ -122,6 +122,33 @@ func TestTooFewForSets(t *testing.T) {
 	}
 }
 
+// TestNothingBesideTheBuffers: pages of a new pool that are untouched make what the processes hold
+// less than the buffers. That is a measurement too, and no reason to count what is booked as held.
+func TestNothingBesideTheBuffers(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zap.InfoLevel)
+	e := &rounding{Sleeper: infer.Sleeper{ContextTokens: 2048}, perCell: 16 << 10}
+	w, err := plannedWith(t, e, nil, func(o *Options) { o.Limit = 120 * budget.MiB }, zap.New(core))
+	require.NoError(t, err)
+	require.Positive(t, w.ledger.Snapshot().Booked.Overhead)
+	buffers := budget.Footprint{KVCache: 20 * budget.MiB}
+	require.Zero(t, w.measured(buffers, 15*budget.MiB).Overhead)
+	s := w.ledger.Snapshot()
+	require.LessOrEqual(t, s.Held, 20*budget.MiB+1)
+	require.Equal(t, budget.OK, s.Pressure)
+
+	w.measured(buffers, 110*budget.MiB)
+	w.sayLevel(budget.OK, w.ledger.Pressure())
+	said := logs.FilterMessage("memory nears its limit").All()
+	require.Len(t, said, 1)
+	require.Equal(t, int64(110*budget.MiB), said[0].ContextMap()["held_bytes"])
+	require.InDelta(t, 110.0/120, said[0].ContextMap()["share"], 1e-9)
+	w.logMemory("now")
+	said = logs.FilterMessage("memory").All()
+	require.Equal(t, "warn", said[len(said)-1].ContextMap()["pressure"])
+	require.Equal(t, int64(110*budget.MiB), said[len(said)-1].ContextMap()["held_bytes"])
+}
+
 func TestWholeCells(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, budget.Bytes(2560), wholeCells(2560, 256))

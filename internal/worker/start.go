@@ -221,13 +221,14 @@ func (w *Worker) growth(overhead budget.Bytes) budget.Bytes {
 
 // measured puts a measurement into the ledger and returns it: the engine's
 // buffers as llama.cpp allocated them, and as overhead all that the processes hold
-// beyond.
+// beyond. That may be nothing, as long as a new pool's pages are untouched; to the ledger it is a
+// byte then, for 0 is what was not measured, and would be held as it is booked.
 func (w *Worker) measured(allocated budget.Footprint, total budget.Bytes) budget.Footprint {
 	allocated.Overhead = max(total.Sub(allocated.Weights).Sub(allocated.KVCache).Sub(allocated.ParallelBatch), 0)
 	w.ledger.SetMeasured(budget.Weights, allocated.Weights)
 	w.ledger.SetMeasured(budget.KVCache, allocated.KVCache)
 	w.ledger.SetMeasured(budget.ParallelBatch, allocated.ParallelBatch)
-	w.ledger.SetMeasured(budget.Overhead, allocated.Overhead)
+	w.ledger.SetMeasured(budget.Overhead, max(allocated.Overhead, 1))
 	return allocated
 }
 

@@ -33,12 +33,13 @@ func (w *Worker) publishStats(ctx context.Context) error {
 	}
 }
 
-// logMemory logs the device's memory at a stage of the worker's life.
+// logMemory logs the device's memory at a stage of the worker's life. What is not measured yet
+// counts as held as it is booked.
 func (w *Worker) logMemory(stage string) {
-	m := w.memory()
+	s := w.ledger.Snapshot()
 	w.log.Info("memory", zap.String("stage", stage),
-		zap.Int64("held_bytes", m.Total()), zap.Int64("limit_bytes", m.Limit), zap.Int64("peak_bytes", m.Peak),
-		zap.Int64("reserved_bytes", m.Reserved), zap.Stringer("pressure", w.ledger.Pressure()))
+		zap.Int64("held_bytes", int64(s.Held)), zap.Int64("limit_bytes", int64(s.Limit)), zap.Int64("peak_bytes", w.memory().Peak),
+		zap.Int64("reserved_bytes", int64(s.Reserved)), zap.Stringer("pressure", s.Pressure))
 }
 
 // memory is the device's memory now.
