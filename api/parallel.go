@@ -90,8 +90,10 @@ type ParallelResult struct {
 
 // ParallelToken is a token of a set.
 type ParallelToken struct {
-	TokenID     int32   `json:"token_id"`
-	Text        string  `json:"text"` // what is not whole in UTF-8 is written \xNN
+	TokenID int32 `json:"token_id"`
+	// Text has what is not whole in UTF-8 written as \xNN, and the backslash of a text that
+	// would look like that as \x5c.
+	Text        string  `json:"text"`
 	Probability float64 `json:"probability"`
 	Removed     bool    `json:"removed,omitempty"`
 }

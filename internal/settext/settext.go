@@ -144,8 +144,25 @@ func escape(text string, is func(rune) bool) string {
 	return b.String()
 }
 
-// Bytes undoes \xNN in the text of an api.ParallelToken, where it stands for a byte that
-// is not whole in UTF-8 by itself: the tokens around it may complete it.
+// Token is the text of an api.ParallelToken: [Whole], with what would look like a byte of that
+// told apart. The backslash of such a text is \x5c, all others stay.
+func Token(text string) string {
+	if !strings.Contains(text, `\x`) {
+		return Whole(text)
+	}
+	var b strings.Builder
+	for i := range len(text) {
+		if _, ok := escaped(text[i:]); ok {
+			b.WriteString(escapedBackslash)
+			continue
+		}
+		b.WriteByte(text[i])
+	}
+	return Whole(b.String())
+}
+
+// Bytes undoes [Token]. A byte that is not whole in UTF-8 by itself may be so with the tokens
+// around it.
 func Bytes(text string) string {
 	if !strings.Contains(text, `\x`) {
 		return text
@@ -153,16 +170,29 @@ func Bytes(text string) string {
 	var b strings.Builder
 	for len(text) > 0 {
 		n, size := text[0], 1
-		if len(text) >= 4 && text[:2] == `\x` {
-			high, low := nibble(text[2]), nibble(text[3])
-			if high >= 8 && low >= 0 { // a byte below 0x80 is whole
-				n, size = byte(high<<4|low), 4
-			}
+		if value, ok := escaped(text); ok {
+			n, size = value, len(escapedBackslash)
 		}
 		b.WriteByte(n)
 		text = text[size:]
 	}
 	return b.String()
+}
+
+const escapedBackslash = `\x5c`
+
+// escaped reports whether text begins with an escape that [Token] writes, and of which byte: a
+// backslash, or one that is not whole in UTF-8, which none below 0x80 is.
+func escaped(text string) (value byte, ok bool) {
+	if len(text) < 4 || text[:2] != `\x` {
+		return 0, false
+	}
+	high, low := nibble(text[2]), nibble(text[3])
+	if high < 0 || low < 0 {
+		return 0, false
+	}
+	value = byte(high<<4 | low)
+	return value, value >= utf8.RuneSelf || value == '\\'
 }
 
 // nibble is the value of a small hexadecimal digit, -1 if c is none.

@@ -2,6 +2,7 @@ package settext
 
 import (
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -94,7 +95,39 @@ func TestBytes(t *testing.T) {
 		`\x`:           `\x`,
 		`\x8g\xg8`:     `\x8g\xg8`,
 		`C:\xenon\dir`: `C:\xenon\dir`,
+		`\x5cxe9`:      `\xe9`,
+		`\x5cx5c`:      `\x5c`,
+		`\x5c`:         `\`,
 	} {
 		require.Equal(t, want, Bytes(text))
 	}
+}
+
+// Whatever a token's bytes are, its text is valid and tells them.
+func TestToken(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"Größe":           "Größe",
+		`a\n`:             `a\n`,
+		"\xc3(":           `\xc3(`,
+		`\xe9`:            `\x5cxe9`, // a text, and no byte
+		"\\\xe9":          `\\xe9`,
+		`\x5c`:            `\x5cx5c`,
+		`\x41\xE9\x`:      `\x41\xE9\x`, // nothing is written like that
+		`\\xe9`:           `\\x5cxe9`,
+		"\\x\xe9":         `\x\xe9`,
+		`\xe9` + "\xe9\n": `\x5cxe9\xe9` + "\n",
+	} {
+		require.Equal(t, want, Token(text))
+		require.Equal(t, text, Bytes(want))
+	}
+}
+
+func FuzzToken(f *testing.F) {
+	f.Add(`\xe9\x5c` + "\xe9")
+	f.Fuzz(func(t *testing.T, text string) {
+		written := Token(text)
+		require.True(t, utf8.ValidString(written))
+		require.Equal(t, text, Bytes(written))
+	})
 }

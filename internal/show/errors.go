@@ -75,7 +75,13 @@ type NoSetsError struct {
 	Results  int // that were looked at
 	Parallel int // of them come from parallel generation
 	Empty    int // of these have no position: nothing was generated
+	Failed   int // of Results are errors
+	// Reason is that of the first error, Advice what it says is to be changed, "" = nothing.
+	Reason, Advice string
 }
+
+// failed reports whether there are no sets because there are only errors.
+func (e *NoSetsError) failed() bool { return e.Failed > 0 && e.Failed == e.Results }
 
 // empty reports whether there are no sets because nothing was generated.
 func (e *NoSetsError) empty() bool { return e.Empty > 0 && e.Empty == e.Parallel }
@@ -85,7 +91,10 @@ func (e *NoSetsError) Error() string {
 		return e.File + ": there is no result in it"
 	}
 	why := "lists no sets"
-	if e.empty() {
+	switch {
+	case e.failed():
+		why = "is an error: " + e.Reason
+	case e.empty():
 		why = "has no sets: nothing was generated, the answer has 0 positions"
 	}
 	switch {
@@ -93,6 +102,8 @@ func (e *NoSetsError) Error() string {
 		return fmt.Sprintf("%s:%d: the result %s", e.File, e.Choice.Line, why)
 	case e.Choice.CustomID != "":
 		return fmt.Sprintf("%s: the result %q %s", e.File, e.Choice.CustomID, why)
+	case e.failed():
+		return fmt.Sprintf("%s: none of its %d results has sets, all are errors; the first: %s", e.File, e.Results, e.Reason)
 	case e.empty():
 		return fmt.Sprintf("%s: none of its %d results has sets: nothing was generated, the answers have 0 positions", e.File, e.Results)
 	}
@@ -104,6 +115,10 @@ func (e *NoSetsError) Hint() string {
 	switch {
 	case e.Results == 0:
 		return ""
+	case e.failed() && e.Advice != "":
+		return e.Advice
+	case e.failed():
+		return "a job that failed has no sets: mend what the error says, and run it again"
 	case e.empty():
 		return "the model ended the answer at once: ask for min_steps, or --min-steps, or change the prompt"
 	case e.Parallel > 0:

@@ -262,6 +262,7 @@ func TestIndex(t *testing.T) {
 	*p = api.ParallelResult{Text: "[a/b]", Positions: 1, Tokens: 2, MeanWidth: 2, Widest: 2, Removed: 1, Sets: p.Sets}
 	other := *p
 	other.Thresholds = []float64{0.1, 0.4}
+	other.Cut, other.CutByMemory = 5, 3
 	found.Results = append(found.Results, Result{Line: 4, Result: api.Result{CustomID: "b", Tempo: &api.Tempo{Parallel: &other}}})
 	root, _ := page(t, found)
 	texts := func(of []*tag) (list []string) {
@@ -271,9 +272,12 @@ func TestIndex(t *testing.T) {
 		return list
 	}
 	require.Equal(t, []string{"Result", "Text", "Threshold", "Positions", "Mean width", "Widest", "Removed later"}, texts(one(t, root, "thead", "").of("th", "")))
+	require.NotContains(t, factsOf(root.of("section", "result")[0]), "Of them by memory")
 	rows := one(t, root, "tbody", "").of("tr", "")
 	require.Equal(t, []string{"[a/b]", "–", "1", "2.00", "2", "1"}, texts(rows[0].of("td", "")))
 	require.Equal(t, []string{"[a/b]", "10 % → 40 %", "1", "2.00", "2", "1"}, texts(rows[1].of("td", "")))
+	facts := factsOf(root.of("section", "result")[1])
+	require.Equal(t, []string{"5", "3"}, []string{facts["Cut by a limit"], facts["Of them by memory"]})
 }
 
 // What a model or a user wrote is text on the page, wherever it stands.

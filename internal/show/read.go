@@ -3,6 +3,7 @@ package show
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -83,6 +84,9 @@ type search struct {
 	looked   int      // of them: those of the choice
 	parallel int      // of these: from parallel generation
 	empty    int      // of these: nothing was generated
+	failed   int      // of those of the choice: errors
+	reason   string   // of the first of them, and its hint, "" = it has none
+	advice   string
 }
 
 // mostIDs is how many custom_ids are kept, to say which there are.
@@ -97,6 +101,13 @@ func (s *search) take(r Result) {
 		return
 	}
 	s.looked++
+	if r.Error != nil || r.Response != nil && !r.OK() {
+		s.failed++
+		if s.failed == 1 {
+			s.reason, s.advice = reasonOf(&r.Result)
+		}
+		return
+	}
 	if r.Tempo == nil || r.Tempo.Parallel == nil {
 		return
 	}
@@ -131,5 +142,22 @@ func (s *search) outcome() (*Found, error) {
 	case s.looked == 0 && s.all > 0:
 		return nil, &NoSuchIDError{File: s.File, CustomID: s.choice.CustomID, Results: s.all, IDs: s.ids}
 	}
-	return nil, &NoSetsError{File: s.File, Choice: s.choice, Results: s.looked, Parallel: s.parallel, Empty: s.empty}
+	return nil, &NoSetsError{
+		File: s.File, Choice: s.choice, Results: s.looked, Parallel: s.parallel, Empty: s.empty,
+		Failed: s.failed, Reason: s.reason, Advice: s.advice,
+	}
+}
+
+// reasonOf is why a job failed, and what to change, as far as the result says.
+func reasonOf(r *api.Result) (reason, advice string) {
+	var body struct {
+		Error api.ErrorDetail `json:"error"`
+	}
+	switch {
+	case r.Error != nil:
+		return r.Error.Message, ""
+	case json.Unmarshal(r.Response.Body, &body) == nil && body.Error.Message != "":
+		return body.Error.Message, body.Error.Hint
+	}
+	return fmt.Sprintf("status %d", r.Response.StatusCode), ""
 }

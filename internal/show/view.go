@@ -135,8 +135,11 @@ func facts(p *api.ParallelResult, finish string) []fact {
 		{"Mean width", strconv.FormatFloat(p.MeanWidth, 'f', 2, 64)},
 		{"Widest", strconv.Itoa(p.Widest)},
 		{"Cut by a limit", strconv.Itoa(p.Cut)},
-		{"Removed later", strconv.Itoa(p.Removed)},
 	}
+	if p.CutByMemory > 0 {
+		list = append(list, fact{"Of them by memory", strconv.Itoa(p.CutByMemory)})
+	}
+	list = append(list, fact{"Removed later", strconv.Itoa(p.Removed)})
 	if n := len(p.Thresholds); n > 0 {
 		first, last := short(p.Thresholds[0]), short(p.Thresholds[n-1])
 		if first != last {

@@ -21,7 +21,7 @@ func (s *Sets) Result(piece func(token int32) []byte) *api.ParallelResult {
 		set := make([]api.ParallelToken, len(e.Members))
 		for i, m := range e.Members {
 			set[i] = api.ParallelToken{
-				TokenID: m.Token, Text: settext.Whole(string(piece(m.Token))), Probability: m.Probability, Removed: m.Removed,
+				TokenID: m.Token, Text: settext.Token(string(piece(m.Token))), Probability: m.Probability, Removed: m.Removed,
 			}
 		}
 		r.Sets = append(r.Sets, set)
