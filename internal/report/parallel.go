@@ -44,7 +44,7 @@ func Parallel(w io.Writer, r *api.ParallelResult, color bool) error {
 		text += "\n"
 	}
 	if color && strings.Contains(text, "\x1b") {
-		text += legend(r.Removed)
+		text += legend(r.Removed, r.CutByMemory)
 	}
 	if _, err := io.WriteString(w, text); err != nil {
 		return fmt.Errorf("print the answer: %w", err)
@@ -92,7 +92,7 @@ func shadeOf(probability float64) int {
 }
 
 // legend says what the colours mean.
-func legend(removed int) string {
+func legend(removed, byMemory int) string {
 	var names []string
 	for _, s := range shades() {
 		names = append(names, paint(s.code, s.legend))
@@ -103,6 +103,9 @@ func legend(removed int) string {
 		text += paint(quiet, "; 1 removed token is left out")
 	case removed > 1:
 		text += paint(quiet, fmt.Sprintf("; %d removed tokens are left out", removed))
+	}
+	if byMemory > 0 {
+		text += paint(quiet, fmt.Sprintf("; cut by memory: %d", byMemory))
 	}
 	return text + "\n"
 }

@@ -39,8 +39,9 @@ func TestParallel(t *testing.T) {
 		strings.SplitN(parallelText(t, r, true), "\n", 2)[0])
 	plain := regexp.MustCompile(`\x1b\[[0-9;]*m`).ReplaceAllString(parallelText(t, r, true), "")
 	require.Equal(t, "The [quick/swift/red/sly] fox\n\nprobability of the tokens in brackets: 50 % or more · 25 % · 10 % · less; 1 removed token is left out\n", plain)
-	r.Removed = 3
+	r.Removed, r.CutByMemory = 3, 2
 	require.Contains(t, parallelText(t, r, true), "; 3 removed tokens are left out")
+	require.Contains(t, parallelText(t, r, true), "; cut by memory: 2")
 	require.ErrorIs(t, Parallel(broken{}, r, false), errBroken)
 }
 

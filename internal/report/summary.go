@@ -52,7 +52,7 @@ func Batch(w io.Writer, s submit.Summary) error {
 		fmt.Fprint(w, "\nnothing was generated\n")
 	}
 	if s.Narrowed > 0 {
-		fmt.Fprintf(w, "%s sets that memory made narrower: raise the worker's --max-memory-gb (and --max-cache-tokens, if it is given), or lower --max-parallel-tokens\n", answersHave(s.Narrowed))
+		fmt.Fprintf(w, "%s sets that memory made narrower: %s, or lower --max-parallel-tokens\n", answersHave(s.Narrowed), ampler(s))
 	}
 	if s.Output != "-" {
 		fmt.Fprintf(w, "results: %s\n", s.Output)
@@ -61,6 +61,14 @@ func Batch(w io.Writer, s submit.Summary) error {
 		fmt.Fprintf(w, "errors:  %s\n", s.Errors)
 	}
 	return nil
+}
+
+// ampler is what gives sets more room.
+func ampler(s submit.Summary) string {
+	if s.OfCache == s.Narrowed {
+		return "raise the worker's --max-cache-tokens (it held less than half of its memory limit)"
+	}
+	return "raise the worker's --max-memory-gb (and --max-cache-tokens, if it is given)"
 }
 
 func answersHave(n int) string {

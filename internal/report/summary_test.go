@@ -69,6 +69,14 @@ Batch batch_1: 24 succeeded, 0 failed
 3 answers have sets that memory made narrower: raise the worker's --max-memory-gb (and --max-cache-tokens, if it is given), or lower --max-parallel-tokens
 `,
 		},
+		"a small cache": {
+			submit.Summary{Batch: "batch_1", Succeeded: 24, Narrowed: 3, OfCache: 3, Tokens: 700, Seconds: 3, TokensPerSecond: 300, Output: "-"},
+			`
+Batch batch_1: 24 succeeded, 0 failed
+700 tokens generated at 300 tokens/s, 3.0 s in all
+3 answers have sets that memory made narrower: raise the worker's --max-cache-tokens (it held less than half of its memory limit), or lower --max-parallel-tokens
+`,
+		},
 		"one narrow": {
 			submit.Summary{Batch: "batch_1", Succeeded: 1, Narrowed: 1, Tokens: 7, Seconds: 3, TokensPerSecond: 3, Output: "-"},
 			`

@@ -25,6 +25,7 @@ type follower struct {
 	first, last       time.Time // of results that are not resumed
 	succeeded, failed int
 	narrowed          int // of succeeded: sets were cut for want of memory
+	ofCache           int // of narrowed: on a worker that held less than half of its limit
 	badLines, resumed int
 	saidFailed        int // jobs that failed in this run
 	earlier           int // results that were there when this run began; they are read first
@@ -162,6 +163,9 @@ func (f *follower) take(r api.Result) error {
 		f.succeeded++
 		if t := r.Tempo; t != nil && t.Parallel != nil && t.Parallel.CutByMemory > 0 {
 			f.narrowed++
+			if m := t.Memory; m != nil && m.Total() < m.Limit/2 {
+				f.ofCache++
+			}
 		}
 	} else {
 		f.fail(&r, body.Error.Message)
@@ -240,7 +244,7 @@ func (f *follower) logProgress() {
 
 func (f *follower) summary() *Summary {
 	s := &Summary{
-		Batch: f.batch.ID, Succeeded: f.succeeded, Failed: f.failed, BadLines: f.badLines, Resumed: f.resumed, Narrowed: f.narrowed,
+		Batch: f.batch.ID, Succeeded: f.succeeded, Failed: f.failed, BadLines: f.badLines, Resumed: f.resumed, Narrowed: f.narrowed, OfCache: f.ofCache,
 		Tokens: f.tokens, Embedded: f.embedded, Seconds: time.Since(f.started).Seconds(), TokensPerSecond: f.rate(f.tokens),
 		Output: f.batch.opts.Output, Errors: f.batch.opts.Errors,
 	}

@@ -18,7 +18,8 @@ func TestNarrowedAnswers(t *testing.T) {
 		f.expect(i)
 		r := answer(api.Job{ID: jobID(i), Batch: "b"}, "w")
 		r.Tempo.Parallel = p
+		r.Tempo.Memory = &api.Memory{KVCache: int64(10 * i), Limit: 50} // the last holds more than half
 		require.NoError(t, f.take(*r))
 	}
-	require.Equal(t, []int{4, 2}, []int{f.summary().Succeeded, f.summary().Narrowed})
+	require.Equal(t, []int{4, 2, 1}, []int{f.summary().Succeeded, f.summary().Narrowed, f.summary().OfCache})
 }

@@ -60,6 +60,9 @@ type Summary struct {
 	BadLines  int // of Failed: never sent
 	Resumed   int // results that were there before
 	Narrowed  int // of Succeeded: answers with sets that only the worker's memory has cut
+	// OfCache is how many of Narrowed had a KV cache that was smaller than the memory limit asks
+	// for: the worker held less than half of that.
+	OfCache int
 	Tokens    int // generated now, without resumed results
 	Embedded  int // tokens that were read for embeddings now
 	Seconds   float64
