@@ -31,6 +31,12 @@ type Parallel struct {
 // vocabulary, so that a choice among them takes little memory.
 const MinThreshold = 0.0001
 
+// AllowedThreshold says what a threshold may be.
+const AllowedThreshold = "a number from 0.0001 to 1"
+
+// MaxWindow is the largest RetroactiveRemoval.Window, in positions.
+const MaxWindow = 64
+
 // What the next distribution is made of: the mean of those that follow the set's tokens,
 // weighted by the tokens' probabilities, or that of the most probable token alone.
 const (

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // maxSeed leaves out 2^32-1, which llama.cpp takes as "choose a random seed".
@@ -169,7 +170,12 @@ func (p *parser) unknown(path, name string, known []string) {
 	if suggestion != "" {
 		suggestion = path + suggestion
 	}
-	p.faults = append(p.faults, &FieldError{Field: path + name, Problem: problemUnknown, Suggestion: suggestion})
+	f := &FieldError{Field: path + name, Problem: problemUnknown, Suggestion: suggestion}
+	if suggestion == "" && path != "" { // of the whole request they are too many
+		f.Allowed = strings.Join(known, ", ")
+		f.Advice = fmt.Sprintf("leave out %s, or write one of: %s", f.Field, f.Allowed)
+	}
+	p.faults = append(p.faults, f)
 }
 
 func (p *parser) fault(path, problem string, raw []byte, allowed string) {
@@ -202,6 +208,10 @@ func otherNames(name string) []string {
 		return []string{"json_schema"}
 	case "n_probs":
 		return []string{"top_logprobs", "logprobs"}
+	case "parallel", "parallel_generation":
+		return []string{tempoField}
+	case "threshold":
+		return []string{tempoThreshold, "attention_threshold"}
 	case "final_threshold": // the settings' names of members of tempo
 		return []string{"final"}
 	case "bezier_p1":

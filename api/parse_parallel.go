@@ -11,7 +11,6 @@ import (
 
 const (
 	maxSetTokens   = 256 // llama.cpp's most sequences
-	maxWindow      = 64  // positions
 	tempoField     = "tempo"
 	tempoThreshold = "selection_threshold"
 )
@@ -54,8 +53,8 @@ func (p *parser) parallel(raw json.RawMessage) {
 		const threshold = tempoField + "." + tempoThreshold
 		p.faults = append(p.faults, &FieldError{
 			Field: threshold, Problem: fmt.Sprintf("missing beside %s.%s, which refines it", tempoField, fields[0].Name),
-			Allowed: allowedThreshold + " (null counts as missing)",
-			Advice:  fmt.Sprintf("add %s: %s, or leave out %s", threshold, allowedThreshold, tempoField),
+			Allowed: AllowedThreshold + " (null counts as missing)",
+			Advice:  fmt.Sprintf("add %s: %s, or leave out %s", threshold, AllowedThreshold, tempoField),
 		})
 	}
 	p.req.Parallel = to
@@ -75,12 +74,10 @@ func (p *parser) known(path string, raw json.RawMessage, names ...string) (given
 	return given
 }
 
-const allowedThreshold = "a number from 0.0001 to 1"
-
 func (p *parser) parallelMember(at string, m Member, to *Parallel) {
 	switch m.Name {
 	case tempoThreshold:
-		p.number(at, m.Value, MinThreshold, 1, allowedThreshold, &to.Threshold)
+		p.number(at, m.Value, MinThreshold, 1, AllowedThreshold, &to.Threshold)
 	case "max_parallel_tokens":
 		p.count(at, m.Value, 1, maxSetTokens, fmt.Sprintf("an integer from 1 to %d", maxSetTokens), &to.MaxTokens)
 	case "isolate":
@@ -114,7 +111,7 @@ func (p *parser) dynamicThreshold(path string, raw json.RawMessage) *DynamicThre
 		at := path + "." + f.Name
 		switch f.Name {
 		case "final":
-			p.number(at, f.Value, MinThreshold, 1, allowedThreshold, &d.Final)
+			p.number(at, f.Value, MinThreshold, 1, AllowedThreshold, &d.Final)
 		case "curve":
 			p.choice(at, f.Value, &d.Curve, CurveLinear, CurveBezier, CurveReLU)
 		case "p1":
@@ -164,7 +161,7 @@ func (p *parser) retroactiveRemoval(path string, raw json.RawMessage) *Retroacti
 		case "attention_threshold":
 			p.number(at, f.Value, 0, 1, "a number from 0 to 1", &r.AttentionThreshold)
 		case "window":
-			p.count(at, f.Value, 1, maxWindow, fmt.Sprintf("an integer from 1 to %d", maxWindow), &r.Window)
+			p.count(at, f.Value, 1, MaxWindow, fmt.Sprintf("an integer from 1 to %d", MaxWindow), &r.Window)
 		}
 	}
 	return r
@@ -197,8 +194,8 @@ func (p *parser) besideParallel() {
 		}
 	}
 	if s.Temperature == 0 {
-		const why = "one token at each position is what temperature 0 means: leave out tempo, or the temperature"
-		p.besideTempo("temperature", "a number over 0, up to 2; "+why, why)
+		const why = "one token at each position is what temperature 0 means"
+		p.besideTempo("temperature", "a number over 0, up to 2; "+why, why+": leave out tempo, or the temperature")
 	}
 	if r.MaxTokens > 0 && to.MinSteps > r.MaxTokens {
 		p.faults = append(p.faults, &FieldError{

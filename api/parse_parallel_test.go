@@ -117,7 +117,11 @@ func TestParseRequestFaultsOfParallel(t *testing.T) {
 		{`"tempo":{"selection_threshold":1.01}`, "tempo.selection_threshold", says("out of range", "1.01")},
 		{`"tempo":{"selection_threshold":"0.1"}`, "tempo.selection_threshold", says("wrong type", `"0.1"`)},
 		{`"tempo":{"selection_treshold":0.1}`, "tempo.selection_treshold", says(`did you mean "tempo.selection_threshold"?`)},
-		{`"tempo":{"colour":null}`, "tempo.colour", says("unknown field")},
+		{`"tempo":{"colour":null}`, "tempo.colour", says("unknown field, allowed: selection_threshold, max_parallel_tokens, isolate, mix,")},
+		{`"tempo":{"threshold":0.1}`, "tempo.threshold", says("unknown field", `did you mean "tempo.selection_threshold"?`)},
+		{`"tempo":{"selection_threshold":0.1,"retroactive_removal":{"threshold":0.1}}`, "tempo.retroactive_removal.threshold", says(`did you mean "tempo.retroactive_removal.attention_threshold"?`)},
+		{`"tempo":{"selection_threshold":0.1,"retroactive_removal":{"x":0.1}}`, "tempo.retroactive_removal.x", says("unknown field, allowed: attention_threshold, window")},
+		{`"parallel":{"selection_threshold":0.1}`, "parallel", says("unknown field", `did you mean "tempo"?`)},
 		{with(`"selection_threshold":0.1`), "tempo.selection_threshold", says("given twice")},
 		{with(`"max_parallel_tokens":0`), "tempo.max_parallel_tokens", says("out of range", "1 to 256")},
 		{with(`"max_parallel_tokens":257`), "tempo.max_parallel_tokens", says("out of range", "257")},
@@ -180,7 +184,7 @@ func TestParseRequestClashesWithParallel(t *testing.T) {
 		{`"presence_penalty":0.5`, "presence_penalty", says("0 (off)")},
 		{`"frequency_penalty":-1`, "frequency_penalty", says("0 (off)")},
 		{`"repeat_penalty":1.1`, "repeat_penalty", says("1 (off)")},
-		{`"temperature":0`, "temperature", says("one token at each position is what temperature 0 means: leave out tempo, or the temperature")},
+		{`"temperature":0`, "temperature", says("one token at each position is what temperature 0 means")},
 	} {
 		requireFault(t, ChatCompletions, `{`+hello+`,`+b.json+`,`+tempo+`}`, b.field,
 			append(b.says, `cannot stand beside tempo ({"selection_threshold":0.1})`)...)

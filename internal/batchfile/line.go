@@ -144,7 +144,7 @@ func (l *parsed) check(opts Options) {
 	l.line.Body = join(l.body)
 	req, err := api.ParseRequest(l.line.URL, l.line.Body)
 	if err != nil {
-		l.nameFlags(api.FieldErrors(err))
+		l.nameFlags(api.FieldErrors(err), opts)
 		l.addFaults(err)
 		return
 	}

@@ -10,6 +10,7 @@ import (
 
 const (
 	tempo     = "tempo"
+	threshold = "tempo.selection_threshold"
 	minSteps  = "tempo.min_steps"
 	dynamic   = "tempo.dynamic_threshold"
 	maxTokens = "max_tokens"
@@ -42,8 +43,13 @@ func (l *parsed) addParallel(p *api.Parallel) {
 // nameFlags has those faults name flags of submit that come from them, not from the line. The
 // ranges of their values are checked before, so that these are fields that cannot stand
 // together.
-func (l *parsed) nameFlags(faults []*api.FieldError) {
+func (l *parsed) nameFlags(faults []*api.FieldError, opts Options) {
 	for _, f := range faults {
+		if opts.ThresholdOff && f.Field == threshold && strings.HasPrefix(f.Problem, "missing") {
+			f.Problem += "; --default-mode has that of --selection-threshold not used"
+			f.Advice += ", or run without --default-mode"
+			continue
+		}
 		flag, beside := l.flag(f.Field), l.flag(f.Beside)
 		if flag == "" && beside == "" {
 			continue
@@ -57,6 +63,7 @@ func (l *parsed) nameFlags(faults []*api.FieldError) {
 			f.Advice = fmt.Sprintf("leave out %s%s in this line, give it a %[1]s%[3]s that is allowed, or run without %[4]s", l.prefix, tempo, f.Field, flag)
 		case f.Beside == tempo:
 			f.Problem = "cannot stand beside " + beside
+			f.Allowed += `, or "tempo":{} beside it, which has the line generated as usual`
 			f.Advice = fmt.Sprintf("leave out %s%s in this line, give it %s: {}, or run without %s", l.prefix, f.Field, tempo, beside)
 		}
 		if f.Beside == maxTokens && (beside != "" || l.prompt) {

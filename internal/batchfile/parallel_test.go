@@ -57,8 +57,8 @@ func TestReadClashesWithParallel(t *testing.T) {
 	t.Parallel()
 	const flag = "--selection-threshold"
 	for _, test := range []struct{ fields, field, says, hint string }{
-		{`"max_tokens":9,"n":2`, "n", "body.n: cannot stand beside --selection-threshold, got 2, allowed: 1", "leave out body.n in this line, give it tempo: {}, or run without " + flag},
-		{`"max_tokens":9,"temperature":0`, "temperature", "beside --selection-threshold, got 0, allowed: a number over 0, up to 2; one token at each position is what temperature 0 means", "or run without " + flag},
+		{`"max_tokens":9,"n":2`, "n", `body.n: cannot stand beside --selection-threshold, got 2, allowed: 1, or "tempo":{} beside it, which has the line generated as usual`, "leave out body.n in this line, give it tempo: {}, or run without " + flag},
+		{`"max_tokens":9,"temperature":0`, "temperature", "beside --selection-threshold, got 0, allowed: a number over 0, up to 2; one token at each position is what temperature 0 means, or \"tempo\":{} beside it", "or run without " + flag},
 		{`"max_tokens":9,"reproducible":true`, "reproducible", "beside --selection-threshold, got true", "leave out body.reproducible"},
 		{`"max_tokens":2`, "tempo.min_steps", "body.tempo.min_steps: from --min-steps, over max_tokens (2), got 3", "lower --min-steps, or raise body.max_tokens in this line"},
 		{`"top_p":1`, "tempo.dynamic_threshold", "body.tempo.dynamic_threshold: from --dynamic-threshold, needs max_tokens", "add --max-tokens, or leave out --dynamic-threshold"},
@@ -98,6 +98,21 @@ func TestReadClashesWithFlags(t *testing.T) {
 			Options{Reproducible: true},
 			`"tempo":{"selection_threshold":0.1}`,
 			"reproducible", "body.reproducible: from --reproducible, cannot stand", "or run without --reproducible",
+		},
+		"default mode": {
+			Options{ThresholdOff: true},
+			`"tempo":{"isolate":true}`,
+			"tempo.selection_threshold", "missing beside tempo.isolate, which refines it; --default-mode has that of --selection-threshold not used", "or run without --default-mode",
+		},
+		"no default mode": {
+			Options{},
+			`"tempo":{"isolate":true}`,
+			"tempo.selection_threshold", "missing beside tempo.isolate, which refines it, allowed: ", "or leave out tempo",
+		},
+		"default mode, its own threshold": {
+			Options{ThresholdOff: true},
+			`"tempo":{"selection_threshold":3}`,
+			"tempo.selection_threshold", "out of range, got 3, allowed: ", "",
 		},
 		"most tokens": {
 			Options{MaxTokens: 4},

@@ -27,6 +27,8 @@ type Options struct {
 	// Parallel has several tokens at one position; nil = one. A line's own members of
 	// tempo win over it one by one, and tempo: {} keeps a line out of it.
 	Parallel *api.Parallel
+	// ThresholdOff says that there is a threshold for Parallel, which --default-mode holds back.
+	ThresholdOff bool
 }
 
 // Line is a request of a batch file that has been checked.

@@ -113,7 +113,7 @@ func submitOptions(c *config.Config, args []string, screen *Screen) (submit.Opti
 		Prompt: c.Submit.Prompt, Stdin: os.Stdin, Stdout: os.Stdout, Output: c.Submit.Output, Errors: c.Submit.Errors,
 		Lines: batchfile.Options{
 			MaxTokens: c.Submit.MaxTokens, Seed: c.Submit.Seed, Temperature: c.Submit.Temperature, Reproducible: c.Submit.Reproducible,
-			Parallel: c.ForLines(),
+			Parallel: c.ForLines(), ThresholdOff: c.Parallel.SelectionThreshold != nil && c.Parallel.DefaultMode,
 		},
 		Priority: api.Priority(c.Submit.Priority), New: c.Submit.New, Quiet: c.Submit.Quiet,
 	}

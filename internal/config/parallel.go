@@ -54,15 +54,14 @@ func (c *Config) ForLines() *api.Parallel {
 }
 
 func (c *Config) validateParallel(v *validator) {
-	const probability, share = "a number from 0.0001 to 1", "a number from 0 to 1"
-	const maxWindow = 64
+	const share = "a number from 0 to 1"
 	p := c.Parallel
 	if t := p.SelectionThreshold; t != nil {
-		v.check("selection_threshold", *t, *t >= api.MinThreshold && *t <= 1, probability)
+		v.check("selection_threshold", *t, *t >= api.MinThreshold && *t <= 1, api.AllowedThreshold)
 	}
 	v.oneOf("mix", p.Mix, api.MixWeighted, api.MixTop)
 	v.check("min_steps", p.MinSteps, p.MinSteps >= 0, "0 or more")
-	v.check("final_threshold", p.FinalThreshold, p.FinalThreshold >= api.MinThreshold && p.FinalThreshold <= 1, probability)
+	v.check("final_threshold", p.FinalThreshold, p.FinalThreshold >= api.MinThreshold && p.FinalThreshold <= 1, api.AllowedThreshold)
 	for _, s := range []struct {
 		key   string
 		value float64
@@ -74,7 +73,7 @@ func (c *Config) validateParallel(v *validator) {
 	} {
 		v.check(s.key, s.value, s.value >= 0 && s.value <= 1, share)
 	}
-	v.check("removal_window", p.RemovalWindow, p.RemovalWindow >= 1 && p.RemovalWindow <= maxWindow, fmt.Sprintf("1 to %d", maxWindow))
+	v.check("removal_window", p.RemovalWindow, p.RemovalWindow >= 1 && p.RemovalWindow <= api.MaxWindow, fmt.Sprintf("1 to %d", api.MaxWindow))
 	if !p.DefaultMode {
 		c.validateRefinements(v)
 		c.validateBeside(v)

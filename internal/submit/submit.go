@@ -62,10 +62,10 @@ type Summary struct {
 	Narrowed  int // of Succeeded: answers with sets that only the worker's memory has cut
 	// OfCache is how many of Narrowed had a KV cache that was smaller than the memory limit asks
 	// for: the worker held less than half of that.
-	OfCache int
-	Tokens    int // generated now, without resumed results
-	Embedded  int // tokens that were read for embeddings now
-	Seconds   float64
+	OfCache  int
+	Tokens   int // generated now, without resumed results
+	Embedded int // tokens that were read for embeddings now
+	Seconds  float64
 	// TokensPerSecond is of Tokens, over the time from the first job's start to the last
 	// result; resumed results do not count.
 	TokensPerSecond float64

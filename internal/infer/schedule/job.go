@@ -119,7 +119,7 @@ func (j *job) fewest() int {
 	return len(j.tokens) + 1
 }
 
-// share is how much output a job asks memory for in advance, in tokens.
+// share is that of the job.
 func (j *job) share() int {
 	if j.sets != nil { // a few sets, however wide
 		return max(share, setsAhead*j.newest())
