@@ -50,7 +50,7 @@ has these and its own, from ` + "`output`" + ` on.
 ([Requests](requests.md#several-tokens-at-one-position) has what each setting means in a line):
 
 ` + "```sh" + `
-bin/submit run prompts.jsonl --local --max-tokens 60 --selection-threshold 0.1 --use-retroactive-removal
+bin/submit run prompts.jsonl --local --max-tokens 60 --selection-threshold 0.1 --use-retroactive-removal --attention-threshold 0.3
 ` + "```" + `
 
 The settings from ` + "`isolate`" + ` on refine it, and so do ` + "`max_parallel_tokens`" + ` and
@@ -70,6 +70,12 @@ win over them:
 - ` + "`allow_intraset_token_visibility: false`" + ` is ` + "`isolate: true`" + `, and ` + "`true`" + ` is ` + "`false`" + `. Without
   either key the tokens of a set see each other, as in TEMPO since it has ` + "`isolate`" + `; before, its
   default was that they do not.
+
+` + "`attention_threshold`" + ` 0.01 is TEMPO's default, and removes next to nothing: a token of a set of
+four has a quarter of the attention to it on the average, and hardly one a hundredth. ` + "[Parallel generation](parallel.md#retroactive-removal)" + `
+has what other values do. The flags' Bézier curve with ` + "`bezier_p1`" + ` 0.3333 and ` + "`bezier_p2`" + ` 0.6667 is the curve
+` + "`linear`" + ` of a line. A large ` + "`max_parallel_tokens`" + ` has the worker make a KV cache for as many jobs:
+give ` + "`max_cache_tokens`" + ` beside it.
 
 ## All settings
 
