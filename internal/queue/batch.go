@@ -123,7 +123,7 @@ func (c *Client) RemoveBatch(ctx context.Context, id string) error {
 	for _, p := range []struct{ stream, filter string }{
 		{streamJobs, jobsOfBatch(id)},
 		{streamResults, resultsOf(id)},
-		{"KV_" + bucketGiveBacks, "$KV." + bucketGiveBacks + "." + Token(id) + ".>"},
+		{"KV_" + bucketAttempts, "$KV." + bucketAttempts + "." + Token(id) + ".>"},
 	} {
 		if err := c.purge(ctx, p.stream, p.filter); err != nil {
 			return fmt.Errorf("remove batch %s: %w", id, err)

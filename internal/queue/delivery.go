@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,7 +15,7 @@ import (
 	"tempo/api"
 )
 
-// Delivery is a job that this worker has. It ends with Complete or GiveBack; if
+// Delivery is a job that this worker has. It ends with Complete, GiveBack, Fail or Bury; if
 // the worker vanishes before that, the job is given out again. It is owned by one
 // goroutine at a time.
 type Delivery struct {
@@ -24,11 +24,11 @@ type Delivery struct {
 	Published time.Time // when the job was queued
 	Queued    int       // jobs of its batch and model that no worker had taken yet when this one was
 
-	t         *Taker
-	life      context.Context //nolint:containedctx // its batch's: done when that has ended
-	givenBack int             // how often, before this delivery
-	msg       jetstream.Msg   // the newest of the job; guarded by t.mu
-	again     int             // messages that came after the first; guarded by t.mu
+	t       *Taker
+	life    context.Context //nolint:containedctx // its batch's: done when that has ended
+	history history         // before this delivery
+	msg     jetstream.Msg   // the newest of the job; guarded by t.mu
+	again   int             // messages that came after the first; guarded by t.mu
 }
 
 // receive makes a delivery of a message. It is nil if this worker has the job
@@ -48,9 +48,9 @@ func (t *Taker) receive(ctx context.Context, m jetstream.Msg) *Delivery {
 		return nil
 	}
 	if meta.NumDelivered > 1 {
-		d.givenBack = t.c.giveBacks(ctx, d.Job)
+		d.history = t.c.history(ctx, d.Job)
 	}
-	d.Attempt = max(int(meta.NumDelivered)-d.givenBack, 1)
+	d.Attempt = max(int(meta.NumDelivered)-d.history.GivenBack, 1)
 	d.open()
 	return d
 }
@@ -124,10 +124,10 @@ func (d *Delivery) Complete(ctx context.Context, r *api.Result) error {
 	if err := d.ack(ctx); err != nil {
 		return err
 	}
-	if d.givenBack > 0 {
-		return d.t.c.purge(ctx, "KV_"+bucketGiveBacks, "$KV."+bucketGiveBacks+"."+giveBackKey(d.Job))
+	if d.history.empty() {
+		return nil
 	}
-	return nil
+	return d.t.c.purge(ctx, "KV_"+bucketAttempts, "$KV."+bucketAttempts+"."+attemptsKey(d.Job.Batch, d.Job.ID))
 }
 
 // encode turns a result into a message; nil stays nil.
@@ -149,10 +149,25 @@ func (d *Delivery) encode(r *api.Result) ([]byte, error) {
 // costs the job no attempt. It tries until ctx is done; if it fails, the job is
 // given out again later all the same.
 func (d *Delivery) GiveBack(ctx context.Context, delay time.Duration) error {
-	defer d.close()
 	_, again := d.message()
-	// Counted first: if only the rest fails, the job comes again through AckWait.
-	if err := d.t.c.countGiveBacks(ctx, d.Job, 1+again); err != nil {
+	return d.comeAgain(ctx, delay, func(h *history) { h.GivenBack += 1 + again })
+}
+
+// Fail is GiveBack for a job that came to no result here, and costs it an attempt. The
+// next worker finds it among [Delivery.Attempts].
+func (d *Delivery) Fail(ctx context.Context, a api.Attempt, delay time.Duration) error {
+	_, again := d.message()
+	return d.comeAgain(ctx, delay, func(h *history) {
+		h.GivenBack += again
+		h.Failed = append(h.Failed, a)
+	})
+}
+
+// comeAgain notes what has become of the delivery and gives the job back.
+func (d *Delivery) comeAgain(ctx context.Context, delay time.Duration, change func(*history)) error {
+	defer d.close()
+	// Noted first: if only the rest fails, the job comes again through AckWait.
+	if err := d.t.c.changeHistory(ctx, d.Job, change); err != nil {
 		return err
 	}
 	return d.t.c.retry(ctx, "give back job "+d.Job.ID, func(context.Context) error {
@@ -164,6 +179,16 @@ func (d *Delivery) GiveBack(ctx context.Context, delay time.Duration) error {
 		}
 		return err //nolint:wrapcheck // retry wraps it
 	})
+}
+
+// Attempts are the tries at the job before this one that came to no result. Of a worker
+// that vanished nothing else is known.
+func (d *Delivery) Attempts() []api.Attempt {
+	list := slices.Clone(d.history.Failed)
+	for len(list) < d.Attempt-1 {
+		list = append(list, api.Attempt{Error: "the worker that had the job vanished", Crash: true})
+	}
+	return list
 }
 
 // message returns the newest message of the job, and how many came before it
@@ -221,59 +246,4 @@ func (d *Delivery) doubleAck(ctx context.Context, msg jetstream.Msg) error {
 		return errEnded
 	}
 	return err //nolint:wrapcheck // ack wraps it
-}
-
-func giveBackKey(j api.Job) string { return Token(j.Batch) + "." + Token(j.ID) }
-
-// giveBacks returns how often a job was given back. If that cannot be found out
-// it is 0: the job then has one attempt less.
-func (c *Client) giveBacks(ctx context.Context, j api.Job) (n int) {
-	err := c.retry(ctx, "read the give-backs of job "+j.ID, func(ctx context.Context) (err error) {
-		n, _, err = c.readGiveBacks(ctx, j)
-		return err
-	})
-	if err != nil {
-		c.log.Warn("a delivery that was given back counts as an attempt", zap.String("batch", j.Batch), zap.String("job", j.ID), zap.Error(err))
-	}
-	return n
-}
-
-// countGiveBacks adds deliveries that cost no attempt.
-func (c *Client) countGiveBacks(ctx context.Context, j api.Job, more int) error {
-	for {
-		err := c.retry(ctx, "count the give-back of job "+j.ID, func(ctx context.Context) error {
-			n, revision, err := c.readGiveBacks(ctx, j)
-			if err != nil {
-				return err
-			}
-			kv, err := c.bucket(ctx, bucketGiveBacks)
-			if err != nil {
-				return err
-			}
-			_, err = kv.Update(ctx, giveBackKey(j), []byte(strconv.Itoa(n+more)), revision)
-			return err //nolint:wrapcheck // retry wraps it
-		})
-		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) { // another delivery of the job was faster
-			return err
-		}
-	}
-}
-
-// readGiveBacks is one try to read the count and its revision, 0 if there is none.
-func (c *Client) readGiveBacks(ctx context.Context, j api.Job) (n int, revision uint64, err error) {
-	kv, err := c.bucket(ctx, bucketGiveBacks)
-	if err != nil {
-		return 0, 0, err
-	}
-	e, err := kv.Get(ctx, giveBackKey(j))
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0, 0, nil
-	}
-	if err != nil {
-		return 0, 0, err //nolint:wrapcheck // retry wraps it
-	}
-	if err := decode(e.Value(), &n); err != nil {
-		return 0, 0, err
-	}
-	return n, e.Revision(), nil
 }

@@ -30,9 +30,9 @@ func TestGiveBackCostsNoAttempt(t *testing.T) {
 	d := take(t, two, 1)[0]
 	require.Equal(t, 2, d.Attempt)
 	complete(t, d)
-	n, _, err := c.readGiveBacks(t.Context(), d.Job)
+	h, _, err := c.readHistory(t.Context(), d.Job)
 	require.NoError(t, err)
-	require.Zero(t, n, "the count goes with the job")
+	require.Zero(t, h, "it goes with the job")
 }
 
 func TestGiveBackWithDelay(t *testing.T) {

@@ -6,8 +6,8 @@
 // answer is one message of RESULTS, results.<batch>.<job>; the second one is
 // refused. Between the two a worker's [Taker] gives out a [Delivery], which is
 // given out again when the worker vanishes. The buckets BATCHES (the batch
-// objects), WORKERS (who is there), GIVEBACKS (deliveries that do not count as
-// attempts), and CLAIMS and CLAIMANTS (what each may hold of a device that several
+// objects), WORKERS (who is there), ATTEMPTS (what became of deliveries that
+// came to no result), and CLAIMS and CLAIMANTS (what each may hold of a device that several
 // share) stand beside them, STATS keeps an hour of memory statistics, and DLQ
 // is for dead letters.
 //

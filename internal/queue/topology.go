@@ -20,7 +20,7 @@ const (
 
 	bucketBatches   = "BATCHES"
 	bucketWorkers   = "WORKERS"
-	bucketGiveBacks = "GIVEBACKS"
+	bucketAttempts  = "ATTEMPTS"
 	bucketClaims    = "CLAIMS"
 	bucketClaimants = "CLAIMANTS"
 )
@@ -156,7 +156,7 @@ func (t Topology) streams() []jetstream.StreamConfig {
 		{
 			Name: streamDLQ, Description: "Tempo: dead letters", Subjects: []string{"dlq.>"},
 			Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
-			MaxAge: dlqMaxAge, AllowDirect: true,
+			MaxMsgsPerSubject: 1, MaxAge: dlqMaxAge, AllowDirect: true,
 		},
 		{
 			Name: streamStats, Description: "Tempo: memory statistics of the last hour", Subjects: []string{"stats.>"},
@@ -170,7 +170,7 @@ func (t Topology) buckets() []jetstream.KeyValueConfig {
 	return []jetstream.KeyValueConfig{
 		{Bucket: bucketBatches, Description: "Tempo: batch objects"},
 		{Bucket: bucketWorkers, Description: "Tempo: workers that are there", TTL: workerTTL},
-		{Bucket: bucketGiveBacks, Description: "Tempo: deliveries that cost no attempt"},
+		{Bucket: bucketAttempts, Description: "Tempo: what became of deliveries of jobs that have no result yet"},
 		{Bucket: bucketClaims, Description: "Tempo: what workers may hold of devices that they share"},
 		{Bucket: bucketClaimants, Description: "Tempo: signs of life of claims", TTL: cmp.Or(t.ClaimTTL, claimTTL)},
 	}

@@ -225,6 +225,7 @@ func describe(err error) (int, api.ErrorDetail) {
 	var memory *MemoryError
 	var died *infer.DiedError
 	var attempts *attemptsError
+	var poisonous *poisonError
 	var timeout *infer.TimeoutError
 	switch {
 	case errors.As(err, &timeout):
@@ -235,7 +236,7 @@ func describe(err error) (int, api.ErrorDetail) {
 		status, detail.Type, detail.Param = 400, "invalid_request_error", param(field.Field)
 	case errors.As(err, &memory), errors.As(err, &large):
 		status, detail.Type, detail.Code = 507, "memory_error", param("memory_error")
-	case errors.As(err, &died):
+	case errors.As(err, &died), errors.As(err, &poisonous):
 		detail.Code = param("engine_crashed")
 	case errors.As(err, &attempts):
 		detail.Code = param("too_many_attempts")
@@ -259,6 +260,19 @@ func (e *attemptsError) Hint() string {
 	return "look in the workers' logs for why they ended while they had it (out of memory, a crash); send the job again when that is mended"
 }
 
+// poisonError says that engines or workers died with a job each time that it was tried.
+type poisonError struct{ attempts []api.Attempt }
+
+func (e *poisonError) Error() string {
+	last := e.attempts[len(e.attempts)-1]
+	return fmt.Sprintf("the job was tried %d times, and each time what ran it died (the last time: %s)", len(e.attempts), last.Error)
+}
+
+// Hint says where to look.
+func (e *poisonError) Hint() string {
+	return "look at the job and at the workers' logs; `submit dead show` has every attempt"
+}
+
 // param is nil for an empty string, as OpenAI writes it.
 func param(s string) *string {
 	if s == "" {
@@ -279,7 +293,7 @@ func (w *Worker) result(j *job, status int, body any) *api.Result {
 		CustomID: d.Job.CustomID,
 		Response: &api.Response{StatusCode: status, RequestID: "req_" + d.Job.Batch + "-" + d.Job.ID, Body: raw},
 		Tempo: &api.Tempo{
-			Worker: w.opts.Name, Device: w.opts.Device.ID, Attempt: d.Attempt + j.deaths,
+			Worker: w.opts.Name, Device: w.opts.Device.ID, Attempt: d.Attempt,
 			Memory: &memory, Line: d.Job.Line,
 		},
 	}

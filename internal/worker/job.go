@@ -25,12 +25,21 @@ type job struct {
 	lease    *jobLease
 	buffers  *budget.Lease // host memory for the request and the result
 	most     int           // tokens that its sets may have together, 0 = it has none
-	deaths   int           // engines that died with it, before this run
+	suspect  bool          // an engine or a worker has died with it
+	grave    *grave        // nil = it was not given up
 	parallel *api.Parallel // what its request says, once that is read; guarded by Worker.mu
 }
 
-// poison is how many engines a job may kill before it is buried.
+// poison is how many engines or workers may die with a job before it is buried. From the first
+// on it runs alone.
 const poison = 2
+
+// grave is why a job is given up, and the attempt that was the last; nil = it was not tried
+// again.
+type grave struct {
+	reason api.Error
+	last   *api.Attempt
+}
 
 // admit notes a fetched job as running.
 func (w *Worker) admit(ctx context.Context, d *queue.Delivery, t ticket) *job {
@@ -38,6 +47,7 @@ func (w *Worker) admit(ctx context.Context, d *queue.Delivery, t ticket) *job {
 	j.lease = &jobLease{worker: w, job: j, reclaim: make(chan struct{}, 1), current: t.kv, peak: t.kv.Size()}
 	j.lease.first = j.lease.Tokens()
 	j.ctx, j.end = context.WithCancelCause(ctx)
+	j.suspect = crashes(d) > 0
 	w.mu.Lock()
 	w.running = append(w.running, j)
 	begins := !w.busy
@@ -119,8 +129,10 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 		return nil, err
 	case done:
 		return nil, errAlreadyDone
+	case crashes(d) >= poison:
+		return w.bury(j, &poisonError{attempts: d.Attempts()}, nil), nil
 	case d.Attempt > w.opts.MaxAttempts:
-		return w.failure(j, &attemptsError{tried: d.Attempt - 1}), nil
+		return w.bury(j, &attemptsError{tried: d.Attempt - 1}, nil), nil
 	case d.Job.Model != "" && d.Job.Model != w.opts.Model:
 		return w.notServed(j), nil
 	}
@@ -136,37 +148,69 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 	} else if err != nil {
 		return w.failure(j, err), nil
 	}
-	for {
-		out, err := w.generate(j, request)
-		err = w.noMemory(err)
-		if cause := context.Cause(j.ctx); cause != nil && err != nil {
-			return nil, cause //nolint:wrapcheck // one of this package
-		}
-		var died *infer.DiedError
-		var start *infer.StartError
-		var shrunk *shrunkError
-		switch {
-		case err == nil:
-			w.tokens.Add(int64(out.CompletionTokens))
-			d.Served(out.PromptTokens + out.CompletionTokens)
-			w.learn(j.lease.needed(out))
-			return w.success(j, request, out), nil
-		case errors.As(err, &died) && died.Reshaping:
-			return nil, err
-		case errors.As(err, &died):
-			if j.deaths+1 == poison {
-				return w.failure(j, err), nil
-			}
-			j.deaths++
-		case errors.As(err, &start), errors.As(err, &shrunk), errors.Is(err, infer.ErrStopped), errors.Is(err, errPreempted):
-			return nil, err
-		default:
-			return w.failure(j, err), nil
-		}
+	out, err := w.generate(j, request)
+	err = w.noMemory(err)
+	if cause := context.Cause(j.ctx); cause != nil && err != nil {
+		return nil, cause //nolint:wrapcheck // one of this package
+	}
+	var died *infer.DiedError
+	var start *infer.StartError
+	var shrunk *shrunkError
+	switch {
+	case err == nil:
+		w.tokens.Add(int64(out.CompletionTokens))
+		d.Served(out.PromptTokens + out.CompletionTokens)
+		w.learn(j.lease.needed(out))
+		return w.success(j, request, out), nil
+	case errors.As(err, &died) && !died.Reshaping:
+		return w.crashed(j, err)
+	case errors.As(err, &died), errors.As(err, &start), errors.As(err, &shrunk), errors.Is(err, infer.ErrStopped), errors.Is(err, errPreempted):
+		return nil, err
+	default:
+		return w.failure(j, err), nil
 	}
 }
 
-// generate runs the job in the engine; alone, if an engine has died with it.
+// crashes is how many engines or workers have died with a job.
+func crashes(d *queue.Delivery) (n int) {
+	for _, a := range d.Attempts() {
+		if a.Crash {
+			n++
+		}
+	}
+	return n
+}
+
+// crashError says that an engine died with the job, which is tried again.
+type crashError struct {
+	api.Attempt
+	err error
+}
+
+func (e *crashError) Error() string { return e.err.Error() }
+
+func (e *crashError) Unwrap() error { return e.err }
+
+// crashed deals with a job that was in an engine that died.
+func (w *Worker) crashed(j *job, err error) (*api.Result, error) {
+	attempt := api.Attempt{Worker: w.opts.Name, Time: time.Now().UTC(), Error: err.Error(), Crash: true}
+	if crashes(j.delivery)+1 >= poison {
+		return w.bury(j, err, &attempt), nil
+	}
+	return nil, &crashError{attempt, err}
+}
+
+// bury makes the result of a job that is given up, and notes that it is.
+func (w *Worker) bury(j *job, err error, last *api.Attempt) *api.Result {
+	_, detail := describe(err)
+	j.grave = &grave{reason: api.Error{Message: detail.Message}, last: last}
+	if detail.Code != nil {
+		j.grave.reason.Code = *detail.Code
+	}
+	return w.failure(j, err)
+}
+
+// generate runs the job in the engine; alone, if an engine or a worker has died with it.
 func (w *Worker) generate(j *job, request *api.Request) (*infer.Output, error) {
 	leave, err := w.enter(j)
 	if err != nil {
@@ -204,11 +248,11 @@ const everybody = 1 << 20
 // must be alone could need it.
 func (w *Worker) enter(j *job) (leave func(), err error) {
 	weight := int64(1)
-	if j.deaths > 0 {
+	if j.suspect {
 		weight = everybody
 	}
 	leave = func() { w.alone.Release(weight) }
-	if j.deaths == 0 && w.alone.TryAcquire(weight) {
+	if !j.suspect && w.alone.TryAcquire(weight) {
 		return leave, nil
 	}
 	j.lease.put(nil) // the engine asks for what it needs
@@ -228,10 +272,10 @@ func seed(j api.Job) uint32 {
 
 // complete stores a result (nil: there is one already) and acks the job.
 func (w *Worker) complete(ctx context.Context, j *job, result *api.Result, log *zap.Logger) {
-	err := j.delivery.Complete(ctx, result)
+	err := w.store(ctx, j, result)
 	if large, ok := errors.AsType[*queue.TooLargeError](err); ok {
 		result = w.failure(j, large)
-		err = j.delivery.Complete(ctx, result)
+		err = w.store(ctx, j, result)
 	}
 	if err != nil {
 		log.Error("a result could not be stored; the job will be delivered again", zap.Error(err))
@@ -242,13 +286,27 @@ func (w *Worker) complete(ctx context.Context, j *job, result *api.Result, log *
 	}
 }
 
+// store stores a result, and a job that was given up as a dead letter.
+func (w *Worker) store(ctx context.Context, j *job, result *api.Result) error {
+	if g := j.grave; g != nil {
+		return j.delivery.Bury(ctx, g.reason, g.last, result)
+	}
+	return j.delivery.Complete(ctx, result)
+}
+
 // giveBack returns the job to the queue.
 func (w *Worker) giveBack(ctx context.Context, j *job, why error, log *zap.Logger) {
 	delay := retryDelay(why, j.delivery.Attempt)
 	log.Info("job given back to the queue", zap.NamedError("reason", why), zap.Duration("delay", delay))
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := j.delivery.GiveBack(ctx, delay); err != nil {
+	err := error(nil)
+	if crash, ok := errors.AsType[*crashError](why); ok {
+		err = j.delivery.Fail(ctx, crash.Attempt, delay)
+	} else {
+		err = j.delivery.GiveBack(ctx, delay)
+	}
+	if err != nil {
 		log.Warn("a job could not be given back; it will be delivered again", zap.Error(err))
 	}
 }
@@ -258,7 +316,8 @@ func (w *Worker) giveBack(ctx context.Context, j *job, why error, log *zap.Logge
 // error the next try would meet the same one.
 func retryDelay(why error, attempt int) time.Duration {
 	_, gone := errors.AsType[*infer.StartError](why)
-	if gone || errors.Is(why, errDrained) || errors.Is(why, errPreempted) || errors.Is(why, infer.ErrStopped) {
+	_, crash := errors.AsType[*crashError](why)
+	if gone || crash || errors.Is(why, errDrained) || errors.Is(why, errPreempted) || errors.Is(why, infer.ErrStopped) {
 		return 0
 	}
 	if _, shrunk := errors.AsType[*shrunkError](why); shrunk {

@@ -141,7 +141,7 @@ func TestEnter(t *testing.T) {
 	require.NoError(t, err, "two healthy jobs run together")
 	leaveB()
 
-	b.deaths = 1
+	b.suspect = true
 	entered := make(chan error, 1)
 	go func() {
 		var err error
@@ -225,11 +225,11 @@ func TestRetryDelay(t *testing.T) {
 	}
 }
 
-// TestTooManyAttempts: a job in which worker after worker is lost ends.
+// TestTooManyAttempts: a job that was tried often enough ends.
 func TestTooManyAttempts(t *testing.T) {
 	t.Parallel()
-	w := newWorker(t, newQueue(t), &script{}, nil)
-	for attempt, ok := range map[int]bool{5: true, 6: false} {
+	w := newWorker(t, newQueue(t), &script{}, func(o *Options) { o.MaxAttempts = 1 })
+	for attempt, ok := range map[int]bool{1: true, 2: false} {
 		j := newJob(t, w.Worker, "j", 100)
 		j.delivery.Attempt = attempt
 		j.delivery.Job.URL, j.delivery.Job.Body = api.ChatCompletions, json.RawMessage(`{"messages":[{"role":"user","content":"hello"}]}`)
@@ -239,11 +239,46 @@ func TestTooManyAttempts(t *testing.T) {
 		if !ok {
 			e := requireFailed(t, *r, 500)
 			require.Equal(t, "too_many_attempts", *e.Code)
-			require.Contains(t, e.Message, "tried 5 times")
+			require.Contains(t, e.Message, "tried 1 times")
 			require.NotEmpty(t, e.Hint)
 		}
 		finish(w.Worker, j)
 	}
+}
+
+// TestWorkersThatVanish: a job with which two workers have vanished is given up, with all that
+// is known of it; it ran alone before.
+func TestWorkersThatVanish(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	send(t, c, "b", "hello")
+	const ackWait = 300 * time.Millisecond
+	for n := range poison {
+		ctx, vanish := context.WithCancel(t.Context())
+		taker := c.NewTaker(queue.TakerOptions{Models: []string{model}, AckWait: ackWait}, nil)
+		ended := make(chan error)
+		go func() { ended <- taker.Run(ctx) }()
+		got, err := taker.Fetch(ctx, 1)
+		require.NoError(t, err)
+		require.Equal(t, n, crashes(got[0]))
+		vanish()
+		require.NoError(t, <-ended)
+	}
+	engine := &script{}
+	w := newWorker(t, c, engine, nil)
+	w.taker.Taker = c.NewTaker(queue.TakerOptions{Worker: "w", Models: []string{model}, AckWait: ackWait}, nil)
+	w.run(t)
+	e := requireFailed(t, results(t, c, "b", 1)["custom-0"], 500)
+	require.Equal(t, "engine_crashed", *e.Code)
+	require.Contains(t, e.Message, "vanished")
+	require.Zero(t, engine.ran("hello"))
+	letters := 0
+	require.NoError(t, c.DeadLetters(t.Context(), "b", func(l api.DeadLetter) error {
+		letters++
+		require.Len(t, l.Attempts, poison)
+		return nil
+	}))
+	require.Equal(t, 1, letters)
 }
 
 // TestStoppedEngineIsNoAnswer: a job that meets an engine that was closed has no

@@ -1,0 +1,102 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"tempo/api"
+)
+
+// ErrNoDeadLetter says that there is no dead letter of this job.
+var ErrNoDeadLetter = errors.New("no such dead letter")
+
+func deadSubject(batch, job string) string { return "dlq." + Token(batch) + "." + Token(job) }
+
+// deadOf filters the dead letters of a batch, "" = of all.
+func deadOf(batch string) string {
+	if batch == "" {
+		return "dlq.>"
+	}
+	return "dlq." + Token(batch) + ".>"
+}
+
+// Bury gives the job up: it becomes a dead letter with the reason, the attempts before this one
+// and the last, and r is its result, unless it has one already. It tries until ctx is done; if it
+// fails, the job is given out again later.
+func (d *Delivery) Bury(ctx context.Context, reason api.Error, last *api.Attempt, r *api.Result) error {
+	letter := api.DeadLetter{Job: d.Job, Reason: reason, Attempts: d.Attempts(), Buried: time.Now().UTC()}
+	if last != nil {
+		letter.Attempts = append(letter.Attempts, *last)
+	}
+	data, err := json.Marshal(letter)
+	if err != nil {
+		return fmt.Errorf("bury job %s: %w", d.Job.ID, err)
+	}
+	subject := deadSubject(d.Job.Batch, d.Job.ID)
+	// First, as the job leaves the queue with its result. A second letter of the job replaces it.
+	err = d.t.c.retry(ctx, "bury job "+d.Job.ID, func(ctx context.Context) error {
+		_, err := d.t.c.js.Publish(ctx, subject, data)
+		return err //nolint:wrapcheck // retry wraps it
+	})
+	if err != nil {
+		return err
+	}
+	return d.Complete(ctx, r)
+}
+
+// DeadLetters calls fn for the dead letters of a batch ("" = of all batches), the oldest first.
+// It ends early, without an error, when fn returns [Stop].
+func (c *Client) DeadLetters(ctx context.Context, batch string, fn func(api.DeadLetter) error) error {
+	err := c.retry(ctx, "list dead letters", func(ctx context.Context) error {
+		return c.latest(ctx, streamDLQ, deadOf(batch), func(m jetstream.Msg) error {
+			var letter api.DeadLetter
+			if err := json.Unmarshal(m.Data(), &letter); err != nil {
+				c.log.Error("a message in DLQ is not a dead letter", zap.String("subject", m.Subject()), zap.Error(err))
+				return nil
+			}
+			if err := fn(letter); err != nil {
+				return &finalError{err}
+			}
+			return nil
+		})
+	})
+	if errors.Is(err, Stop) {
+		return nil
+	}
+	return err
+}
+
+// DeadLetter returns the dead letter of a job. The error is [ErrNoDeadLetter] if there is none.
+func (c *Client) DeadLetter(ctx context.Context, batch, job string) (letter api.DeadLetter, err error) {
+	err = c.retry(ctx, "read the dead letter of job "+job, func(ctx context.Context) error {
+		s, err := c.stream(ctx, streamDLQ)
+		if err != nil {
+			return err
+		}
+		m, err := s.GetLastMsgForSubject(ctx, deadSubject(batch, job))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return &finalError{ErrNoDeadLetter}
+		}
+		if err != nil {
+			return err //nolint:wrapcheck // retry wraps it
+		}
+		return decode(m.Data, &letter)
+	})
+	return letter, err
+}
+
+// DropDeadLetters removes the dead letters of a batch, or of one of its jobs (job not ""). Their
+// results stay.
+func (c *Client) DropDeadLetters(ctx context.Context, batch, job string) error {
+	filter := deadOf(batch)
+	if job != "" {
+		filter = deadSubject(batch, job)
+	}
+	return c.purge(ctx, streamDLQ, filter)
+}

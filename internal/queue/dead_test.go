@@ -1,0 +1,67 @@
+package queue
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"tempo/api"
+)
+
+// A job that is given up becomes a dead letter that says what became of every attempt, and its
+// result says so too.
+func TestBury(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "b"}, 2)
+	const ackWait = 300 * time.Millisecond
+	one, vanish := newTaker(t, c, ackWait)
+	d := take(t, one, 1)[0]
+	require.Empty(t, d.Attempts())
+	crashed := api.Attempt{Worker: "w1", Time: time.Now().UTC().Truncate(time.Second), Error: "the engine died", Crash: true}
+	require.NoError(t, d.Fail(t.Context(), crashed, 0))
+	for _, d = range take(t, one, 2) {
+		if d.Job.ID == "1" { // the other one
+			complete(t, d)
+		}
+	}
+	vanish()
+	two, _ := newTaker(t, c, ackWait)
+	d = take(t, two, 1)[0]
+	require.Equal(t, 3, d.Attempt)
+	require.Equal(t, crashed, d.Attempts()[0])
+	require.True(t, d.Attempts()[1].Crash)
+
+	last := api.Attempt{Worker: "w3", Error: "the third"}
+	reason := api.Error{Code: "engine_crashed", Message: "it kills engines"}
+	require.NoError(t, d.Bury(t.Context(), reason, &last, &api.Result{CustomID: d.Job.CustomID, Error: &reason}))
+	requireCounts(t, c, "b", 0, 2)
+
+	letter, err := c.DeadLetter(t.Context(), "b", d.Job.ID)
+	require.NoError(t, err)
+	require.Equal(t, d.Job, letter.Job)
+	require.Equal(t, reason, letter.Reason)
+	require.Len(t, letter.Attempts, 3)
+	require.Equal(t, last, letter.Attempts[2])
+	require.Equal(t, []string{d.Job.ID}, dead(t, c, "b"))
+	require.Equal(t, []string{d.Job.ID}, dead(t, c, ""))
+	require.Empty(t, dead(t, c, "other"))
+	h, _, err := c.readHistory(t.Context(), d.Job)
+	require.NoError(t, err)
+	require.Zero(t, h, "it stands in the letter")
+
+	require.NoError(t, c.DropDeadLetters(t.Context(), "b", d.Job.ID))
+	require.Empty(t, dead(t, c, ""))
+	_, err = c.DeadLetter(t.Context(), "b", d.Job.ID)
+	require.ErrorIs(t, err, ErrNoDeadLetter)
+}
+
+func dead(t *testing.T, c *Client, batch string) (jobs []string) {
+	t.Helper()
+	require.NoError(t, c.DeadLetters(t.Context(), batch, func(l api.DeadLetter) error {
+		jobs = append(jobs, l.Job.ID)
+		return nil
+	}))
+	return jobs
+}
