@@ -184,6 +184,50 @@ func (c *Client) Reclaim(ctx context.Context, id string) error {
 	return err
 }
 
+// clear removes what a batch that has ended has in JOBS for a model. Jobs that are queued when it is
+// open again, meanwhile, stay.
+func (c *Client) clear(ctx context.Context, model, id string) error {
+	last, err := c.lastJob(ctx)
+	if err != nil {
+		return err
+	}
+	open := false
+	err = c.retry(ctx, "read batch "+id, func(ctx context.Context) error {
+		value, _, err := c.lastValue(ctx, bucketBatches, Token(id))
+		if err != nil || value == nil {
+			return err
+		}
+		var b api.Batch
+		err = decode(value, &b)
+		open = !b.Status.Ended()
+		return err
+	})
+	if err != nil || open {
+		return err
+	}
+	if err := c.deleteConsumer(ctx, consumerName(model, id)); err != nil {
+		return err
+	}
+	return c.purge(ctx, streamJobs, jobsOf(model, id), jetstream.WithPurgeSequence(last+1))
+}
+
+// lastJob is the sequence of the newest message in JOBS.
+func (c *Client) lastJob(ctx context.Context) (last uint64, err error) {
+	err = c.retry(ctx, "read the state of "+streamJobs, func(ctx context.Context) error {
+		s, err := c.stream(ctx, streamJobs)
+		if err != nil {
+			return err
+		}
+		info, err := s.Info(ctx)
+		if err != nil {
+			return err //nolint:wrapcheck // retry wraps it
+		}
+		last = info.State.LastSeq
+		return nil
+	})
+	return last, err
+}
+
 // deleteConsumer removes a consumer of JOBS, if it is there.
 func (c *Client) deleteConsumer(ctx context.Context, name string) error {
 	return c.retry(ctx, "delete consumer "+name, func(ctx context.Context) error {

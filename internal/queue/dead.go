@@ -100,3 +100,31 @@ func (c *Client) DropDeadLetters(ctx context.Context, batch, job string) error {
 	}
 	return c.purge(ctx, streamDLQ, filter)
 }
+
+// Revive puts the job of a dead letter into the queue again, as if it had never been tried: its
+// result goes, and its batch is open again. It may be repeated after an error.
+func (c *Client) Revive(ctx context.Context, letter api.DeadLetter) error {
+	job := letter.Job
+	if _, err := c.UpdateBatch(ctx, job.Batch, func(b *api.Batch) error {
+		if b.Status.Ended() {
+			b.Status, b.CompletedAt = api.InProgress, 0
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := c.purge(ctx, "KV_"+bucketAttempts, "$KV."+bucketAttempts+"."+attemptsKey(job.Batch, job.ID)); err != nil {
+		return err
+	}
+	if err := c.purge(ctx, streamResults, resultSubject(job.Batch, job.ID)); err != nil {
+		return err
+	}
+	data, err := json.Marshal(job)
+	if err != nil {
+		return fmt.Errorf("encode job %s: %w", job.ID, err)
+	}
+	if _, err := c.publishJob(ctx, message{job: job, subject: jobSubject(job), data: data}); err != nil {
+		return err
+	}
+	return c.DropDeadLetters(ctx, job.Batch, job.ID) // last: until then it can be repeated
+}

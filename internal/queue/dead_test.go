@@ -57,6 +57,49 @@ func TestBury(t *testing.T) {
 	require.ErrorIs(t, err, ErrNoDeadLetter)
 }
 
+// A dead letter that is sent again runs as if it were new, also when its batch has ended.
+func TestRevive(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "b"}, 1)
+	taker, _ := newTaker(t, c, 0)
+	d := take(t, taker, 1)[0]
+	reason := api.Error{Code: "engine_crashed"}
+	require.NoError(t, d.Bury(t.Context(), reason, nil, &api.Result{Error: &reason}))
+	end := func(b *api.Batch) error {
+		b.Status = api.Completed
+		return nil
+	}
+	_, err := c.UpdateBatch(t.Context(), "b", end)
+	require.NoError(t, err)
+	letter, err := c.DeadLetter(t.Context(), "b", d.Job.ID)
+	require.NoError(t, err)
+	require.NoError(t, c.Revive(t.Context(), letter))
+	requireCounts(t, c, "b", 1, 0)
+	require.Empty(t, dead(t, c, "b"))
+	d = take(t, taker, 1)[0]
+	require.Equal(t, 1, d.Attempt)
+	complete(t, d)
+	requireCounts(t, c, "b", 0, 1)
+}
+
+// A worker that learns late that a batch had ended takes away nothing of what was queued when it
+// was open again.
+func TestClearLeavesWhatIsOpenAgain(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "b"}, 3)
+	require.NoError(t, c.clear(t.Context(), model, "b"))
+	requireCounts(t, c, "b", 3, 0)
+	_, err := c.UpdateBatch(t.Context(), "b", func(b *api.Batch) error {
+		b.Status = api.Completed
+		return nil
+	})
+	require.NoError(t, err)
+	require.NoError(t, c.clear(t.Context(), model, "b"))
+	requireCounts(t, c, "b", 0, 0)
+}
+
 func dead(t *testing.T, c *Client, batch string) (jobs []string) {
 	t.Helper()
 	require.NoError(t, c.DeadLetters(t.Context(), batch, func(l api.DeadLetter) error {

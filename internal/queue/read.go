@@ -180,27 +180,35 @@ func (c *Client) has(ctx context.Context, stream, subject string) (bool, error) 
 }
 
 // lastRevision is one try to find out the revision of a bucket's key; 0 = there is
-// none. It asks the leader: what has() and kv.Get say may be a moment old.
+// none.
 func (c *Client) lastRevision(ctx context.Context, bucket, key string) (uint64, error) {
+	_, revision, err := c.lastValue(ctx, bucket, key)
+	return revision, err
+}
+
+// lastValue is one try to read the last message of a bucket's key and its revision; 0 = there is
+// none. It asks the leader: what has() and kv.Get say may be a moment old.
+func (c *Client) lastValue(ctx context.Context, bucket, key string) (value []byte, revision uint64, err error) {
 	request := fmt.Appendf(nil, `{"last_by_subj":%q}`, "$KV."+bucket+"."+key)
 	m, err := c.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.KV_"+bucket, request)
 	if err != nil {
-		return 0, err //nolint:wrapcheck // retry wraps it
+		return nil, 0, err //nolint:wrapcheck // retry wraps it
 	}
 	var answer struct {
 		Error   *jetstream.APIError `json:"error"`
 		Message struct {
 			Sequence uint64 `json:"seq"`
+			Data     []byte `json:"data"`
 		} `json:"message"`
 	}
 	if err := decode(m.Data, &answer); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	switch {
 	case answer.Error == nil:
-		return answer.Message.Sequence, nil
+		return answer.Message.Data, answer.Message.Sequence, nil
 	case answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return 0, nil
+		return nil, 0, nil
 	}
-	return 0, answer.Error
+	return nil, 0, answer.Error
 }

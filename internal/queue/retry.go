@@ -180,13 +180,14 @@ func (c *Client) bucket(ctx context.Context, name string) (jetstream.KeyValue, e
 	return kv, nil
 }
 
-// purge removes the messages of a stream that match filter.
-func (c *Client) purge(ctx context.Context, stream, filter string) error {
+// purge removes the messages of a stream that match filter, those before a sequence only if
+// asked to.
+func (c *Client) purge(ctx context.Context, stream, filter string, more ...jetstream.StreamPurgeOpt) error {
 	return c.retry(ctx, "purge "+filter, func(ctx context.Context) error {
 		s, err := c.stream(ctx, stream)
 		if err != nil {
 			return err
 		}
-		return s.Purge(ctx, jetstream.WithPurgeSubject(filter))
+		return s.Purge(ctx, append([]jetstream.StreamPurgeOpt{jetstream.WithPurgeSubject(filter)}, more...)...)
 	})
 }

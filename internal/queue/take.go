@@ -194,10 +194,7 @@ func (t *Taker) end(ctx context.Context, id string, models []string) error {
 		if !t.serves(model) || !t.forgetConsumer(name) {
 			continue
 		}
-		if err := t.c.deleteConsumer(ctx, name); err != nil {
-			return err
-		}
-		if err := t.c.purge(ctx, streamJobs, jobsOf(model, id)); err != nil {
+		if err := t.c.clear(ctx, model, id); err != nil {
 			return err
 		}
 		t.log.Debug("batch has ended", zap.String("batch", id), zap.String("model", model))
