@@ -33,8 +33,9 @@ type commands int
 const (
 	worker commands = 1 << iota
 	submit
-	fetch // worker setup
-	both  = worker | submit
+	fetch  // worker setup
+	manage // what submit does with a queue beside sending
+	both   = worker | submit
 )
 
 func (k key) flagName() string {
@@ -71,18 +72,18 @@ func keys() []key {
 		{name: "batch_size", def: 512, commands: worker, usage: "most prompt tokens decoded at once"},
 		{name: "worker_name", def: "", commands: worker, usage: "`name` of the worker in results and statistics; empty = HOST-PID"},
 
-		{name: "server", short: "s", def: "nats://127.0.0.1:4222", env: "NATS_URL", commands: both, usage: "`URLs` of the NATS servers, separated by commas"},
-		{name: "creds", def: "", env: "NATS_CREDS", commands: both, usage: "`file` with NATS credentials"},
-		{name: "user", def: "", env: "NATS_USER", commands: both, usage: "NATS `user`, or a token if there is no password"},
-		{name: "password", def: "", secret: true, env: "NATS_PASSWORD", commands: both, usage: "NATS `password`"},
-		{name: "nkey", def: "", env: "NATS_NKEY", commands: both, usage: "`file` with the seed of a NATS nkey"},
-		{name: "tlscert", def: "", env: "NATS_CERT", commands: both, usage: "`file` with the TLS certificate of the client"},
-		{name: "tlskey", def: "", env: "NATS_KEY", commands: both, usage: "`file` with the key of tlscert"},
-		{name: "tlsca", def: "", env: "NATS_CA", commands: both, usage: "`file` with the TLS certificates to trust"},
+		{name: "server", short: "s", def: "nats://127.0.0.1:4222", env: "NATS_URL", commands: both | manage, usage: "`URLs` of the NATS servers, separated by commas"},
+		{name: "creds", def: "", env: "NATS_CREDS", commands: both | manage, usage: "`file` with NATS credentials"},
+		{name: "user", def: "", env: "NATS_USER", commands: both | manage, usage: "NATS `user`, or a token if there is no password"},
+		{name: "password", def: "", secret: true, env: "NATS_PASSWORD", commands: both | manage, usage: "NATS `password`"},
+		{name: "nkey", def: "", env: "NATS_NKEY", commands: both | manage, usage: "`file` with the seed of a NATS nkey"},
+		{name: "tlscert", def: "", env: "NATS_CERT", commands: both | manage, usage: "`file` with the TLS certificate of the client"},
+		{name: "tlskey", def: "", env: "NATS_KEY", commands: both | manage, usage: "`file` with the key of tlscert"},
+		{name: "tlsca", def: "", env: "NATS_CA", commands: both | manage, usage: "`file` with the TLS certificates to trust"},
 
-		{name: "log_level", def: "info", commands: both, usage: "debug, info, warn or error"},
-		{name: "log_format", def: "auto", commands: both, usage: "console, json, or auto: console on a terminal and json elsewhere"},
-		{name: "debug_mode", def: false, commands: both, usage: "log_level debug, unless that is given"},
+		{name: "log_level", def: "info", commands: both | manage, usage: "debug, info, warn or error"},
+		{name: "log_format", def: "auto", commands: both | manage, usage: "console, json, or auto: console on a terminal and json elsewhere"},
+		{name: "debug_mode", def: false, commands: both | manage, usage: "log_level debug, unless that is given"},
 
 		{name: "output", short: "o", def: "-", commands: submit, usage: "`file` for the results; - = standard output"},
 		{name: "errors", def: "", commands: submit, usage: "`file` for failures; empty = with the results"},
@@ -94,8 +95,8 @@ func keys() []key {
 		{name: "priority", def: "normal", commands: submit, usage: "high, normal or low"},
 		{name: "new", def: false, commands: submit, usage: "send the file again, even if it was sent before"},
 		{name: "quiet", def: false, commands: submit, usage: "show no progress"},
-		{name: "local", def: false, commands: submit, usage: "run the queue, a worker and its engine in this command"},
-		{name: "store_dir", def: "", commands: submit, usage: "`directory` of the queue with --local; empty = tempo/jetstream in $XDG_STATE_HOME or ~/.local/state"},
+		{name: "local", def: false, commands: submit | manage, usage: "run the queue, a worker and its engine in this command"},
+		{name: "store_dir", def: "", commands: submit | manage, usage: "`directory` of the queue with --local; empty = tempo/jetstream in $XDG_STATE_HOME or ~/.local/state"},
 		{name: "listen", def: "", commands: submit, usage: "`HOST:PORT` on which others reach the queue of --local; empty = none"},
 
 		{name: "selection_threshold", def: 0.0, optional: true, commands: submit, usage: "for lines that do not say: several tokens at one position, all with at least this `probability`, 0.0001 to 1; without it one token at each"},
@@ -135,6 +136,9 @@ func SubmitFlags(fs *pflag.FlagSet) { addFlags(fs, submit) }
 // FetchFlags adds the flags of worker setup to fs: what models are to be fetched, and
 // from where.
 func FetchFlags(fs *pflag.FlagSet) { addFlags(fs, fetch) }
+
+// ManageFlags adds the flags of the commands that look at a queue, or tidy it.
+func ManageFlags(fs *pflag.FlagSet) { addFlags(fs, manage) }
 
 const (
 	configFlag  = "config"

@@ -156,7 +156,7 @@ func (t Topology) streams() []jetstream.StreamConfig {
 		{
 			Name: streamDLQ, Description: "Tempo: dead letters", Subjects: []string{"dlq.>"},
 			Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
-			MaxMsgsPerSubject: 1, MaxAge: dlqMaxAge, AllowDirect: true,
+			MaxAge: dlqMaxAge, AllowDirect: true,
 		},
 		{
 			Name: streamStats, Description: "Tempo: memory statistics of the last hour", Subjects: []string{"stats.>"},
