@@ -44,12 +44,18 @@ const (
 	Validating BatchStatus = "validating"  // jobs are still being published; workers answer those that are queued
 	InProgress BatchStatus = "in_progress" // every job is in the queue: Total is final
 	Completed  BatchStatus = "completed"
+	Cancelling BatchStatus = "cancelling" // its jobs are being ended, each with a result that says so
+	Cancelled  BatchStatus = "cancelled"
+	Expired    BatchStatus = "expired" // its time was over
 )
 
 // Ended reports whether a batch in this state gets no more results.
 func (s BatchStatus) Ended() bool {
-	return s == Completed
+	return s == Completed || s == Cancelled || s == Expired
 }
+
+// Runs reports whether workers take jobs of a batch in this state.
+func (s BatchStatus) Runs() bool { return s == Validating || s == InProgress }
 
 // Batch is the batch object, the value of its id in the bucket BATCHES. The
 // fields are OpenAI's; times are Unix seconds.
@@ -62,6 +68,10 @@ type Batch struct {
 	CreatedAt     int64             `json:"created_at"`
 	InProgressAt  int64             `json:"in_progress_at,omitempty"`
 	CompletedAt   int64             `json:"completed_at,omitempty"`
+	ExpiresAt     int64             `json:"expires_at,omitempty"` // 0 = never
+	ExpiredAt     int64             `json:"expired_at,omitempty"`
+	CancellingAt  int64             `json:"cancelling_at,omitempty"`
+	CancelledAt   int64             `json:"cancelled_at,omitempty"`
 	RequestCounts RequestCounts     `json:"request_counts"`
 	Metadata      map[string]string `json:"metadata,omitempty"`
 	Tempo         BatchTempo        `json:"tempo"`

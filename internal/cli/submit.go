@@ -54,7 +54,7 @@ Exit codes: 0 all done, 3 some jobs failed (their errors are written), 1 failed,
 	}
 	config.SubmitFlags(run.Flags())
 	config.WorkerFlags(run.Flags())
-	root.AddCommand(run, deadCommand(), showCommand(), EngineCommand())
+	root.AddCommand(run, cancelCommand(), deadCommand(), showCommand(), EngineCommand())
 	return root
 }
 

@@ -191,6 +191,15 @@ func (d *Delivery) Attempts() []api.Attempt {
 	return list
 }
 
+// Life is done when the job's batch has ended; its cause is an *[EndedError] if the batch was
+// cancelled or its time is over.
+func (d *Delivery) Life() context.Context { return d.life }
+
+// Refuse is Complete with the result of a job whose batch has ended.
+func (d *Delivery) Refuse(ctx context.Context, ended *EndedError) error {
+	return d.Complete(ctx, ended.result(d.Job))
+}
+
 // message returns the newest message of the job, and how many came before it
 // without being an attempt.
 func (d *Delivery) message() (m jetstream.Msg, again int) {

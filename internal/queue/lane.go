@@ -37,7 +37,7 @@ type lane struct {
 	name   string          // of the consumer
 	filter string          // of the consumer
 	life   context.Context //nolint:containedctx // the batch's: done when that has ended
-	end    context.CancelFunc
+	end    context.CancelCauseFunc
 
 	// Guarded by t.mu:
 	rank  int           // of the batch's priority
@@ -238,9 +238,9 @@ func (l *lane) reset() {
 	l.mu.Unlock()
 }
 
-func (l *lane) close() {
+func (l *lane) close(why error) {
 	l.mu.Lock()
-	l.end()
+	l.end(why)
 	l.mu.Unlock()
 }
 

@@ -121,17 +121,23 @@ func (t *Taker) followBatches(ctx context.Context) error {
 			return nil
 		}
 		if removed(m) {
-			return t.end(ctx, id, t.batch(id).Tempo.Models)
+			return t.end(ctx, id, t.batch(id).Tempo.Models, nil)
 		}
 		var b api.Batch
 		if err := json.Unmarshal(m.Data(), &b); err != nil {
 			t.log.Error("a value of the bucket BATCHES is not a batch", zap.String("key", m.Subject()), zap.Error(err))
 			return nil
 		}
-		if b.Status.Ended() {
-			return t.end(ctx, id, b.Tempo.Models)
+		switch {
+		case b.Status == api.Completed:
+			return t.end(ctx, id, b.Tempo.Models, nil)
+		case b.Status.Ended():
+			return t.end(ctx, id, b.Tempo.Models, &EndedError{Batch: id, Status: b.Status})
+		case b.Status.Runs():
+			t.activate(b)
+		default:
+			t.deactivate(id, b.Tempo.Models, &EndedError{Batch: id, Status: b.Status})
 		}
-		t.activate(b)
 		return nil
 	})
 }
@@ -173,9 +179,8 @@ func (t *Taker) activate(b api.Batch) {
 
 func (t *Taker) serves(model string) bool { return slices.Contains(t.opts.Models, model) }
 
-// end removes a batch, its consumers, and what is left of its jobs: a consumer
-// that is gone takes no acks, and nobody wants the jobs any more.
-func (t *Taker) end(ctx context.Context, id string, models []string) error {
+// deactivate takes no more jobs of a batch, and ends the lives of those that are here.
+func (t *Taker) deactivate(id string, models []string, why error) {
 	var lanes []*lane
 	t.mu.Lock()
 	delete(t.batches, id)
@@ -187,8 +192,14 @@ func (t *Taker) end(ctx context.Context, id string, models []string) error {
 	t.arrange()
 	t.mu.Unlock()
 	for _, l := range lanes {
-		l.close() // from here on it makes no consumer
+		l.close(why) // from here on it makes no consumer
 	}
+}
+
+// end removes a batch, its consumers, and what is left of its jobs: a consumer
+// that is gone takes no acks, and nobody wants the jobs any more.
+func (t *Taker) end(ctx context.Context, id string, models []string, why error) error {
+	t.deactivate(id, models, why)
 	for _, model := range models {
 		name := consumerName(model, id)
 		if !t.serves(model) || !t.forgetConsumer(name) {
@@ -232,7 +243,7 @@ func (t *Taker) arrange() {
 			if l == nil {
 				t.count++
 				l = &lane{t: t, name: name, filter: jobsOf(model, b.ID), rank: r, cost: firstCost, fresh: true, since: t.count}
-				l.life, l.end = context.WithCancel(context.Background())
+				l.life, l.end = context.WithCancelCause(context.Background())
 			} else if l.rank != r { // what it had used counts among others
 				l.rank, l.used = r, t.rotas[r].clock
 			}

@@ -145,11 +145,19 @@ func (b *Batch) run(ctx context.Context, client *queue.Client, f *follower) erro
 			zap.String("batch", b.ID), zap.Int("known", published.Known), zap.Int("new", published.New))
 	}
 	b.log.Info("all jobs are queued", zap.String("batch", b.ID), zap.Int("jobs", f.total), zap.Int("refused", f.failed))
-	if _, err := client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
-		o.Status, o.InProgressAt, o.RequestCounts.Total = api.InProgress, time.Now().Unix(), f.total
+	object, err := client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
+		if o.RequestCounts.Total = f.total; o.Status.Runs() {
+			o.Status, o.InProgressAt = api.InProgress, time.Now().Unix()
+		}
 		return nil
-	}); err != nil {
+	})
+	if err != nil {
 		return err
+	}
+	if !object.Status.Runs() { // it was ended while it was sent: so is what came after that
+		if err := client.EndAgain(ctx, object); err != nil {
+			return err
+		}
 	}
 	if err := f.follow(ctx, client); err != nil {
 		return err
@@ -202,7 +210,9 @@ func (b *Batch) create(ctx context.Context, client *queue.Client) error {
 		return err
 	}
 	_, err = client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
-		o.Status = api.Validating
+		if o.Status.Runs() || o.Status == api.Completed {
+			o.Status = api.Validating
+		}
 		return nil
 	})
 	return err
@@ -217,7 +227,9 @@ func (b *Batch) complete(ctx context.Context, client *queue.Client, f *follower)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), completeLimit)
 	defer cancel()
 	if _, err := client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
-		o.Status, o.CompletedAt = api.Completed, time.Now().Unix()
+		if o.Status.Runs() {
+			o.Status, o.CompletedAt = api.Completed, time.Now().Unix()
+		}
 		o.RequestCounts = api.RequestCounts{Total: f.total, Completed: f.succeeded, Failed: f.total - f.succeeded}
 		return nil
 	}); err != nil {

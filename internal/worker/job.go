@@ -48,6 +48,15 @@ func (w *Worker) admit(ctx context.Context, d *queue.Delivery, t ticket) *job {
 	j.lease.first = j.lease.Tokens()
 	j.ctx, j.end = context.WithCancelCause(ctx)
 	j.suspect = crashes(d) > 0
+	if d.Life() != nil {
+		context.AfterFunc(d.Life(), func() {
+			ended := error(errAlreadyDone)
+			if early, ok := errors.AsType[*queue.EndedError](context.Cause(d.Life())); ok {
+				ended = early
+			}
+			j.end(ended)
+		})
+	}
 	w.mu.Lock()
 	w.running = append(w.running, j)
 	begins := !w.busy
@@ -93,6 +102,10 @@ func (w *Worker) process(work context.Context, j *job) error {
 		w.complete(ctx, j, result, log)
 	case errors.Is(err, errAlreadyDone):
 		w.complete(ctx, j, nil, log)
+	case asEnded(err) != nil:
+		if err := j.delivery.Refuse(ctx, asEnded(err)); err != nil {
+			log.Warn("a job of a batch that has ended is not off the queue yet", zap.Error(err))
+		}
 	default:
 		w.giveBack(ctx, j, err, log)
 		if _, ok := errors.AsType[*infer.StartError](err); ok {
@@ -103,6 +116,12 @@ func (w *Worker) process(work context.Context, j *job) error {
 		}
 	}
 	return nil
+}
+
+// asEnded is the error that a batch has ended before its jobs were done, nil if err is another.
+func asEnded(err error) *queue.EndedError {
+	ended, _ := errors.AsType[*queue.EndedError](err)
+	return ended
 }
 
 // verdictContext outlives work by verdictGrace: a result that was made is stored

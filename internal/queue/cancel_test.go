@@ -1,0 +1,77 @@
+package queue
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"tempo/api"
+)
+
+// A batch that is cancelled has a result for each job: answers that are there stay, the others say
+// that it was cancelled, also those of jobs that a worker has.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "b"}, 2500)
+	newBatch(t, c, api.Batch{ID: "other"}, 3)
+	taker, _ := startTaker(t, c, TakerOptions{Models: []string{model}, Batch: "b"})
+	ds := take(t, taker, 3)
+	complete(t, ds[0])
+	b, err := c.Cancel(t.Context(), "b")
+	require.NoError(t, err)
+	require.Equal(t, api.Cancelled, b.Status)
+	require.NotZero(t, b.CancelledAt)
+	requireCounts(t, c, "b", 0, 2500)
+	requireCounts(t, c, "other", 3, 0)
+	codes := map[string]int{}
+	for _, r := range results(t, c, "b", 2500) {
+		if r.Error == nil {
+			codes["ok"]++
+			continue
+		}
+		codes[r.Error.Code]++
+		require.NotEmpty(t, r.CustomID)
+		require.NotZero(t, r.Tempo.Line)
+	}
+	require.Equal(t, map[string]int{"ok": 1, CodeCancelled: 2499}, codes)
+
+	select { // those that run hear of it
+	case <-ds[1].Life().Done():
+	case <-time.After(10 * time.Second):
+		require.Fail(t, "the job was not ended")
+	}
+	var ended *EndedError
+	require.ErrorAs(t, context.Cause(ds[1].Life()), &ended)
+	require.NoError(t, ds[1].Refuse(t.Context(), ended))
+	complete(t, ds[2]) // too late: refused, and off the queue
+	requireCounts(t, c, "b", 0, 2500)
+	takeNone(t, taker)
+
+	again, err := c.Cancel(t.Context(), "b")
+	require.NoError(t, err)
+	require.Equal(t, b, again)
+	_, err = c.Cancel(t.Context(), "nobody")
+	require.ErrorIs(t, err, ErrNoBatch)
+}
+
+// Jobs that come when their batch has ended end as the others did.
+func TestEndAgain(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "b"}, 1)
+	_, err := c.Expire(t.Context(), "b")
+	require.NoError(t, err)
+	_, err = c.PublishJobs(t.Context(), jobs("b", 3))
+	require.NoError(t, err)
+	b, err := c.Batch(t.Context(), "b")
+	require.NoError(t, err)
+	require.Equal(t, api.Expired, b.Status)
+	require.NoError(t, c.EndAgain(t.Context(), b))
+	requireCounts(t, c, "b", 0, 3)
+	for _, r := range results(t, c, "b", 3) {
+		require.Equal(t, CodeExpired, r.Error.Code)
+	}
+}
