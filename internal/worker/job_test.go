@@ -298,3 +298,61 @@ func finish(w *Worker, j *job) budget.Bytes {
 	defer j.buffers.Release()
 	return w.leave(j)
 }
+
+
+// TestBuffersOfSets: a result that lists all members of all sets takes more on its way.
+func TestBuffersOfSets(t *testing.T) {
+	t.Parallel()
+	w := newWorker(t, newQueue(t), &script{}, nil)
+	var sizes []budget.Bytes
+	for _, tempo := range []string{
+		`{}`, `{"selection_threshold":0.1}`, `{"selection_threshold":0.1,"return_parallel_sets":true}`,
+		`{"selection_threshold":0.1,"max_parallel_tokens":2,"return_parallel_sets":true}`,
+	} {
+		j := newJob(t, w.Worker, "j", 100)
+		j.delivery.Job.URL = api.ChatCompletions
+		j.delivery.Job.Body = json.RawMessage(`{"max_tokens":100,"messages":[{"role":"user","content":"hello"}],"tempo":` + tempo + `}`)
+		request, err := api.ParseRequest(j.delivery.Job.URL, j.delivery.Job.Body)
+		require.NoError(t, err)
+		require.NoError(t, w.leaseBuffers(j, request))
+		sizes = append(sizes, j.buffers.Size()-ticketBuffers-4*budget.Bytes(len(j.delivery.Job.Body)))
+		finish(w.Worker, j)
+	}
+	width := budget.Bytes(min(w.pool.sequences, int(w.cells.Load())/100))
+	require.Equal(t, []budget.Bytes{
+		2 * 100 * tokenBytes, 2 * 100 * width * tokenBytes, 2 * 100 * width * (tokenBytes + memberBytes), 2 * 100 * 2 * (tokenBytes + memberBytes),
+	}, sizes)
+}
+
+// TestCancelEndsRunningJobs: a batch that is cancelled has its running jobs stop, and each job has
+// one result.
+func TestCancelEndsRunningJobs(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	running := make(chan struct{}, 100)
+	engine := &script{act: func(ctx context.Context, _ infer.Request, prompt string) error {
+		if prompt == "prompt 0" {
+			return nil
+		}
+		running <- struct{}{}
+		<-ctx.Done() // it would take for ever
+		return ctx.Err()
+	}}
+	newWorker(t, c, engine, nil).run(t)
+	send(t, c, "b", prompts(50)...)
+	<-running
+	require.Eventually(t, func() bool {
+		n, err := c.CountResults(t.Context(), "b")
+		return err == nil && n == 1
+	}, 10*time.Second, 5*time.Millisecond)
+	_, err := c.Cancel(t.Context(), "b")
+	require.NoError(t, err)
+	for id, r := range results(t, c, "b", 50) {
+		if id == "custom-0" {
+			requireAnswered(t, r, 1)
+			continue
+		}
+		require.Equal(t, queue.CodeCancelled, r.Error.Code)
+	}
+	require.Eventually(t, func() bool { n, _ := engine.now(); return n == 0 }, 10*time.Second, 5*time.Millisecond, "the device is free again")
+}
