@@ -75,3 +75,23 @@ func TestEndAgain(t *testing.T) {
 		require.Equal(t, CodeExpired, r.Error.Code)
 	}
 }
+
+// A batch whose time is over ends, and so does one whose end was begun and left.
+func TestOverdueBatchesEnd(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	newBatch(t, c, api.Batch{ID: "late", ExpiresAt: time.Now().Add(time.Second).Unix()}, 5)
+	left := time.Now().Add(-time.Minute).Unix()
+	newBatch(t, c, api.Batch{ID: "left", Status: api.Cancelling, CancellingAt: left}, 5)
+	newBatch(t, c, api.Batch{ID: "begun", Status: api.Cancelling, CancellingAt: time.Now().Unix()}, 5)
+	newTaker(t, c, 0)
+	for id, want := range map[string]api.BatchStatus{"late": api.Expired, "left": api.Cancelled} {
+		require.Eventually(t, func() bool {
+			b, err := c.Batch(t.Context(), id)
+			return err == nil && b.Status == want
+		}, 20*time.Second, 10*time.Millisecond, id)
+		requireCounts(t, c, id, 0, 5)
+	}
+	require.Equal(t, CodeExpired, results(t, c, "late", 1)[0].Error.Code)
+	requireCounts(t, c, "begun", 5, 0) // somebody is at it
+}

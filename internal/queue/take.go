@@ -43,6 +43,7 @@ type Taker struct {
 
 	mu        sync.Mutex
 	batches   map[string]api.Batch // not ended, with jobs for Models; guarded by mu
+	ending    map[string]api.Batch // that somebody is ending; guarded by mu
 	lanes     map[string]*lane     // of the active batches, by consumer name; guarded by mu
 	consumers map[string]bool      // names that exist on JOBS, as far as known; guarded by mu
 	changed   chan struct{}        // closed and replaced when lanes changes; guarded by mu
@@ -63,7 +64,7 @@ func (c *Client) NewTaker(o TakerOptions, log *zap.Logger) *Taker {
 	}
 	return &Taker{
 		c: c, opts: o, log: log.Named("taker").With(zap.String("worker", o.Worker)),
-		batches: map[string]api.Batch{}, lanes: map[string]*lane{}, consumers: map[string]bool{},
+		batches: map[string]api.Batch{}, ending: map[string]api.Batch{}, lanes: map[string]*lane{}, consumers: map[string]bool{},
 		changed: make(chan struct{}), charges: map[*Delivery]charge{}, open: map[string]*Delivery{},
 	}
 }
@@ -74,6 +75,7 @@ func (t *Taker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return t.followBatches(ctx) })
 	group.Go(func() error { return t.heartbeat(ctx) })
+	group.Go(func() error { return t.endOverdue(ctx) })
 	err := group.Wait()
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return nil
@@ -136,7 +138,10 @@ func (t *Taker) followBatches(ctx context.Context) error {
 		case b.Status.Runs():
 			t.activate(b)
 		default:
-			t.deactivate(id, b.Tempo.Models, &EndedError{Batch: id, Status: b.Status})
+			t.deactivate(id, b.Tempo.Models, &EndedError{Batch: id, Status: endOf(b)})
+			t.mu.Lock()
+			t.ending[id] = b
+			t.mu.Unlock()
 		}
 		return nil
 	})
@@ -184,6 +189,7 @@ func (t *Taker) deactivate(id string, models []string, why error) {
 	var lanes []*lane
 	t.mu.Lock()
 	delete(t.batches, id)
+	delete(t.ending, id)
 	for _, model := range models {
 		if l := t.lanes[consumerName(model, id)]; l != nil {
 			lanes = append(lanes, l)
