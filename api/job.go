@@ -88,7 +88,20 @@ type RequestCounts struct {
 type BatchTempo struct {
 	Priority Priority `json:"priority"`
 	Models   []string `json:"models"` // served names that its jobs ask for
+	// Weight is its share of the tokens beside those of other batches of its priority, 1 to
+	// MaxWeight; 0 = DefaultWeight.
+	Weight int `json:"weight,omitempty"`
+	// MaxInFlight bounds the jobs that all workers together have of it for each model; 0 = no
+	// bound.
+	MaxInFlight int  `json:"max_in_flight,omitempty"`
+	Paused      bool `json:"paused,omitempty"` // no more jobs are taken; those that run go on
 }
+
+// Weights of batches.
+const (
+	DefaultWeight = 100
+	MaxWeight     = 10_000
+)
 
 // Worker is what a worker says of itself in the bucket WORKERS; the entry
 // expires when the worker stops saying it.

@@ -1,5 +1,7 @@
 package queue
 
+import "tempo/api"
+
 const (
 	// firstCost is what a job is taken to cost in tokens before one of its batch has
 	// told. It is high, as what was taken is not given back: a quantum is 32 of them.
@@ -31,7 +33,7 @@ func (d *Delivery) Served(tokens int) {
 	}
 	delete(d.t.charges, d)
 	cost := max(int64(tokens), leastCost)
-	c.lane.used += cost - c.tokens
+	c.lane.used += c.lane.price(cost) - c.lane.price(c.tokens)
 	c.lane.cost = max(c.lane.cost+(cost-c.lane.cost)/8, leastCost)
 }
 
@@ -39,7 +41,7 @@ func (d *Delivery) Served(tokens int) {
 func (t *Taker) charge(l *lane, d *Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l.used += l.cost
+	l.used += l.price(l.cost)
 	t.charges[d] = charge{l, l.cost}
 }
 
@@ -52,3 +54,6 @@ func (t *Taker) settle() {
 		}
 	}
 }
+
+// price is what a lane pays for so many tokens: the more its batch weighs, the less.
+func (l *lane) price(tokens int64) int64 { return max(tokens*api.DefaultWeight/l.weight, 1) }

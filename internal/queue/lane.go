@@ -40,13 +40,17 @@ type lane struct {
 	end    context.CancelCauseFunc
 
 	// Guarded by t.mu:
-	rank  int           // of the batch's priority
-	used  int64         // its account in tokens: what it gave, as far as that is known; see rota
-	cost  int64         // of a job of it in tokens, on average (≥ leastCost)
-	fresh bool          // it has given no job yet
-	since uint64        // Taker.count when it came, or when its last turn began
-	rest  time.Duration // how long it rested last; 0 = it had jobs
-	until time.Time     // when its rest is over
+	rank     int           // of the batch's priority
+	used     int64         // its account, see price: what it gave, as far as that is known; see rota
+	weight   int64         // of the batch, at least 1
+	paused   bool          // no jobs are to be taken of it
+	inFlight int           // most jobs that all workers together may have of it
+	moved    bool          // inFlight has changed since the consumer was made
+	cost     int64         // of a job of it in tokens, on average (≥ leastCost)
+	fresh    bool          // it has given no job yet
+	since    uint64        // Taker.count when it came, or when its last turn began
+	rest     time.Duration // how long it rested last; 0 = it had jobs
+	until    time.Time     // when its rest is over
 
 	mu       sync.Mutex         // also held while the consumer is made
 	consumer jetstream.Consumer // nil = to be made; guarded by mu
@@ -116,7 +120,7 @@ func (t *Taker) awake(rank int) []*lane {
 	var lanes []*lane
 	now := time.Now()
 	for _, l := range t.lanes {
-		if l.rank == rank && !l.until.After(now) {
+		if l.rank == rank && !l.paused && !l.until.After(now) {
 			lanes = append(lanes, l)
 		}
 	}
@@ -138,7 +142,7 @@ func (t *Taker) linger(ctx context.Context, n int) []*Delivery {
 	var next *lane
 	var until time.Time
 	for _, l := range t.lanes {
-		if next == nil || l.until.Before(until) {
+		if !l.paused && (next == nil || l.until.Before(until)) {
 			next, until = l, l.until
 		}
 	}
@@ -208,19 +212,24 @@ func (l *lane) pull(ctx context.Context, n int, wait time.Duration) ([]jetstream
 func (l *lane) open(ctx context.Context) (jetstream.Consumer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.life.Err() != nil:
+	if l.life.Err() != nil {
 		return nil, errEnded
-	case l.consumer != nil:
+	}
+	l.t.mu.Lock()
+	inFlight, moved := l.inFlight, l.moved
+	l.moved = false
+	l.t.mu.Unlock()
+	if l.consumer != nil && !moved {
 		return l.consumer, nil
 	}
+	l.consumer = nil
 	ctx, cancel := l.t.c.bound(ctx, tryTimeout)
 	defer cancel()
 	// MaxDeliver stays unlimited: a job that was given back often would be lost to
 	// all. Attempts are counted here.
 	consumer, err := l.t.c.js.CreateOrUpdateConsumer(ctx, streamJobs, jetstream.ConsumerConfig{
 		Durable: l.name, FilterSubject: l.filter, DeliverPolicy: jetstream.DeliverAllPolicy,
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: l.t.opts.AckWait, MaxAckPending: maxAckPending,
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: l.t.opts.AckWait, MaxAckPending: inFlight,
 	})
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it is only logged

@@ -58,7 +58,8 @@ func (r *rota) next(lanes []*lane, want int, now time.Time) (*lane, int) {
 	if len(lanes) == 1 {
 		return l, want
 	}
-	return l, int(min((left+l.cost-1)/l.cost, int64(want)))
+	price := l.price(l.cost)
+	return l, int(min((left+price-1)/price, int64(want)))
 }
 
 // over says whether the turn has used its quantum, or its part of a round's time, or

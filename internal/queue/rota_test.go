@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"tempo/api"
 )
 
 // players are lanes with jobs of one cost, and the rota over them.
@@ -26,7 +28,7 @@ func newPlayers(n int, cost int64) *players {
 
 func (p *players) join(name string, cost int64) {
 	p.count++
-	p.lanes = append(p.lanes, &lane{name: name, cost: cost, fresh: true, since: p.count})
+	p.lanes = append(p.lanes, &lane{name: name, cost: cost, weight: api.DefaultWeight, fresh: true, since: p.count})
 }
 
 // play has jobs taken up to want at a time until n are, and returns who gave them:
@@ -38,7 +40,7 @@ func (p *players) play(n, want int) string {
 		l, share := p.rota.next(p.lanes, min(want, n), p.now)
 		p.count++
 		p.rota.gives(l, share, p.count, p.now)
-		l.used += int64(share) * l.cost
+		l.used += int64(share) * l.price(l.cost)
 		n -= share
 		if last != "" && l.name != last {
 			order += fmt.Sprintf("%s×%d ", last, run)
@@ -65,6 +67,16 @@ func TestRotaSharesTokensNotJobs(t *testing.T) {
 	p.join("small", quantum/4)
 	p.join("large", 3*quantum)
 	require.Equal(t, "small×4 large×1 small×8 large×1 small×12 large×1", p.play(27, 1))
+}
+
+// TestRotaWeighs: a batch of twice the weight has twice the tokens, and turns that are
+// as much longer.
+func TestRotaWeighs(t *testing.T) {
+	t.Parallel()
+	p := newPlayers(2, quantum/8)
+	p.lanes[1].weight = 2 * api.DefaultWeight
+	require.Equal(t, "0×8 1×16 0×8 1×16", p.play(48, 1))
+	require.Equal(t, "0×8 1×16", p.play(24, 100))
 }
 
 // TestRotaEndsATurnInTime: no batch waits longer for another than firstMost for its

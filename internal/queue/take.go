@@ -228,14 +228,14 @@ func (t *Taker) forgetConsumer(name string) (known bool) {
 }
 
 // arrange makes the lanes of the active batches: the first maxActive by priority
-// and age. t.mu must be held.
+// and age, those that are paused last. t.mu must be held.
 func (t *Taker) arrange() {
 	batches := make([]api.Batch, 0, len(t.batches))
 	for _, b := range t.batches {
 		batches = append(batches, b)
 	}
 	slices.SortFunc(batches, func(a, b api.Batch) int {
-		return cmp.Or(cmp.Compare(rank(a.Tempo.Priority), rank(b.Tempo.Priority)),
+		return cmp.Or(compareBool(a.Tempo.Paused, b.Tempo.Paused), cmp.Compare(rank(a.Tempo.Priority), rank(b.Tempo.Priority)),
 			cmp.Compare(a.CreatedAt, b.CreatedAt), cmp.Compare(a.ID, b.ID))
 	})
 	lanes := map[string]*lane{}
@@ -253,12 +253,28 @@ func (t *Taker) arrange() {
 			} else if l.rank != r { // what it had used counts among others
 				l.rank, l.used = r, t.rotas[r].clock
 			}
+			l.paused, l.weight = b.Tempo.Paused, int64(cmp.Or(b.Tempo.Weight, api.DefaultWeight))
+			if most := cmp.Or(b.Tempo.MaxInFlight, maxAckPending); most != l.inFlight {
+				l.inFlight, l.moved = most, true
+			}
 			lanes[name] = l
 		}
 	}
 	t.lanes = lanes
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+// compareBool orders false before true.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	default:
+		return 1
+	}
 }
 
 // ranks is how many there are.
