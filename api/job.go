@@ -95,6 +95,8 @@ type BatchTempo struct {
 	// bound.
 	MaxInFlight int  `json:"max_in_flight,omitempty"`
 	Paused      bool `json:"paused,omitempty"` // no more jobs are taken; those that run go on
+	// Counted is the sequence in RESULTS up to which RequestCounts has been brought.
+	Counted uint64 `json:"counted,omitempty"`
 }
 
 // Weights of batches.

@@ -150,7 +150,7 @@ func (c *Client) refuseQueued(ctx context.Context, ended *EndedError) error {
 			if err != nil {
 				return fmt.Errorf("encode the result of job %s: %w", q.job.ID, err)
 			}
-			group.Go(func() error { return c.storeResult(ctx, q.job.Batch, q.job.ID, data) })
+			group.Go(func() error { return c.storeResult(ctx, q.job.Batch, q.job.ID, data, false) })
 		}
 		return group.Wait() //nolint:wrapcheck // of this package
 	})

@@ -105,18 +105,19 @@ func (c *Client) DropDeadLetters(ctx context.Context, batch, job string) error {
 // result goes, and its batch is open again. It may be repeated after an error.
 func (c *Client) Revive(ctx context.Context, letter api.DeadLetter) error {
 	job := letter.Job
-	if _, err := c.UpdateBatch(ctx, job.Batch, func(b *api.Batch) error {
-		if b.Status.Ended() {
-			b.Status, b.CompletedAt = api.InProgress, 0
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
 	if err := c.purge(ctx, "KV_"+bucketAttempts, "$KV."+bucketAttempts+"."+attemptsKey(job.Batch, job.ID)); err != nil {
 		return err
 	}
 	if err := c.purge(ctx, streamResults, resultSubject(job.Batch, job.ID)); err != nil {
+		return err
+	}
+	if _, err := c.UpdateBatch(ctx, job.Batch, func(b *api.Batch) error {
+		if b.Status.Ended() {
+			b.Status, b.CompletedAt, b.CancelledAt, b.CancellingAt = api.InProgress, 0, 0, 0
+		}
+		b.RequestCounts.Completed, b.RequestCounts.Failed, b.Tempo.Counted = 0, 0, 0 // one is gone
+		return nil
+	}); err != nil {
 		return err
 	}
 	data, err := json.Marshal(job)

@@ -92,7 +92,7 @@ func (t *Taker) refuse(ctx context.Context, m jetstream.Msg, reason error) {
 		r := unreadable(m.Subject(), "the job in the queue cannot be read: "+reason.Error())
 		data, err := json.Marshal(r)
 		if err == nil {
-			err = t.c.storeResult(ctx, batch, job, data)
+			err = t.c.storeResult(ctx, batch, job, data, false)
 		}
 		if err != nil { // it is delivered again, and then tried again
 			t.log.Error("its error result is not stored", zap.String("subject", m.Subject()), zap.Error(err))
@@ -117,7 +117,7 @@ func (d *Delivery) Complete(ctx context.Context, r *api.Result) error {
 	}
 	defer d.close()
 	if data != nil {
-		if err := d.t.c.storeResult(ctx, d.Job.Batch, d.Job.ID, data); err != nil {
+		if err := d.t.c.storeResult(ctx, d.Job.Batch, d.Job.ID, data, r.OK()); err != nil {
 			return err
 		}
 	}

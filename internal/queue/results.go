@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
@@ -57,11 +58,22 @@ func (c *Client) HasResult(ctx context.Context, batch, job string) (bool, error)
 	return has, err
 }
 
+// headerOutcome tells what a result is without its body: outcomeFailed, or nothing for an answer.
+const (
+	headerOutcome = "Tempo-Outcome"
+	outcomeFailed = "failed"
+)
+
 // storeResult stores the result of a job. It is a success if there is one already.
-func (c *Client) storeResult(ctx context.Context, batch, job string, data []byte) error {
+func (c *Client) storeResult(ctx context.Context, batch, job string, data []byte, ok bool) error {
 	subject := resultSubject(batch, job)
+	m := nats.NewMsg(subject)
+	m.Data = data
+	if !ok {
+		m.Header.Set(headerOutcome, outcomeFailed)
+	}
 	return c.retry(ctx, "store the result of job "+job, func(ctx context.Context) error {
-		_, err := c.js.Publish(ctx, subject, data)
+		_, err := c.js.PublishMsg(ctx, m)
 		if code(err) == codeStoreFailed { // the subject is taken, or the stream is full
 			if has, hasErr := c.has(ctx, streamResults, subject); has || hasErr != nil {
 				return hasErr

@@ -162,7 +162,7 @@ func (b *Batch) run(ctx context.Context, client *queue.Client, f *follower) erro
 	if err := f.follow(ctx, client); err != nil {
 		return err
 	}
-	b.complete(ctx, client, f)
+	b.complete(ctx, client)
 	return nil
 }
 
@@ -223,16 +223,10 @@ const completeLimit = 10 * time.Second
 
 // complete notes how it went. The results are written by now: neither the user who
 // stops the command nor a queue that is away makes a failure of that.
-func (b *Batch) complete(ctx context.Context, client *queue.Client, f *follower) {
+func (b *Batch) complete(ctx context.Context, client *queue.Client) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), completeLimit)
 	defer cancel()
-	if _, err := client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
-		if o.Status.Runs() {
-			o.Status, o.CompletedAt = api.Completed, time.Now().Unix()
-		}
-		o.RequestCounts = api.RequestCounts{Total: f.total, Completed: f.succeeded, Failed: f.total - f.succeeded}
-		return nil
-	}); err != nil {
+	if _, err := client.CompleteBatch(ctx, b.ID); err != nil {
 		b.log.Warn("all results are written, but the queue does not know that the batch is completed",
 			zap.String("batch", b.ID), zap.Error(err))
 	}
