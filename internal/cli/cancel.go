@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"tempo/internal/config"
-	"tempo/internal/queue"
 )
 
 // cancelCommand is submit cancel.
@@ -20,7 +19,7 @@ stop at their next step and end alike. Results that are there stay.`,
 		Example: `  submit cancel batch_0123456789abcdef`,
 		Args:    usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withQueue(cmd, func(ctx context.Context, c *queue.Client) error {
+			return withQueue(cmd, func(ctx context.Context, c session) error {
 				for _, id := range args {
 					b, err := c.Cancel(ctx, id)
 					if err != nil {

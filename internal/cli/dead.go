@@ -20,8 +20,8 @@ import (
 func deadCommand() *cobra.Command {
 	var asJSON bool
 	list := func(cmd *cobra.Command, args []string) error {
-		return withQueue(cmd, func(ctx context.Context, c *queue.Client) error {
-			letters, err := deadLetters(ctx, c, append(args, "")[0], nil)
+		return withQueue(cmd, func(ctx context.Context, c session) error {
+			letters, err := deadLetters(ctx, c.Client, append(args, "")[0], nil)
 			if err != nil {
 				return err
 			}
@@ -47,8 +47,8 @@ Jobs are named by their custom_id, or by their ID in the list.`,
 	show := &cobra.Command{
 		Use: "show BATCH JOB", Short: "Print a dead letter with every attempt", Args: usage(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withQueue(cmd, func(ctx context.Context, c *queue.Client) error {
-				letters, err := deadLetters(ctx, c, args[0], args[1:])
+			return withQueue(cmd, func(ctx context.Context, c session) error {
+				letters, err := deadLetters(ctx, c.Client, args[0], args[1:])
 				if err != nil {
 					return err
 				}
@@ -75,13 +75,13 @@ func forEach(name, short, done string, do func(*queue.Client, context.Context, a
 	return &cobra.Command{
 		Use: name + " BATCH [JOB...]", Short: short, Args: usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withQueue(cmd, func(ctx context.Context, c *queue.Client) error {
-				letters, err := deadLetters(ctx, c, args[0], args[1:])
+			return withQueue(cmd, func(ctx context.Context, c session) error {
+				letters, err := deadLetters(ctx, c.Client, args[0], args[1:])
 				if err != nil {
 					return err
 				}
 				for _, l := range letters {
-					if err := do(c, ctx, l); err != nil {
+					if err := do(c.Client, ctx, l); err != nil {
 						return fmt.Errorf("%s %s: %w", name, l.Job.CustomID, err)
 					}
 					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s/%s %s\n", l.Job.Batch, l.Job.CustomID, done); err != nil {
@@ -102,37 +102,6 @@ func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// withQueue calls f with the queue that the flags name: that of --local is opened for it.
-func withQueue(cmd *cobra.Command, f func(context.Context, *queue.Client) error) error {
-	c, _, log, err := beginQuietly(cmd)
-	if err != nil {
-		return err
-	}
-	ctx := cmd.Context()
-	if !c.Submit.Local {
-		client, err := connect(ctx, c, log)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		return f(ctx, client)
-	}
-	server, err := queue.StartEmbedded(queue.EmbeddedOptions{Dir: c.Submit.StoreDir, SyncAlways: true}, log)
-	if err != nil {
-		return err
-	}
-	defer server.Stop()
-	client, err := queue.ConnectEmbedded(ctx, server, log)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	if err := client.EnsureTopology(ctx, queue.Topology{}); err != nil {
-		return fmt.Errorf("prepare the queue: %w", err)
-	}
-	return f(ctx, client)
 }
 
 // deadLetters are those of a batch ("" = of all) of the named jobs, or of all if none is named. A

@@ -54,7 +54,8 @@ Exit codes: 0 all done, 3 some jobs failed (their errors are written), 1 failed,
 	}
 	config.SubmitFlags(run.Flags())
 	config.WorkerFlags(run.Flags())
-	root.AddCommand(run, cancelCommand(), deadCommand(), showCommand(), EngineCommand())
+	root.AddCommand(run, sendCommand(), waitCommand(), resultsCommand(), statusCommand(), pauseCommand(), resumeCommand(),
+		cancelCommand(), deadCommand(), showCommand(), EngineCommand())
 	return root
 }
 
@@ -115,8 +116,10 @@ func submitOptions(c *config.Config, args []string, screen *Screen) (submit.Opti
 			MaxTokens: c.Submit.MaxTokens, Seed: c.Submit.Seed, Temperature: c.Submit.Temperature, Reproducible: c.Submit.Reproducible,
 			Parallel: c.ForLines(), ThresholdOff: c.Parallel.SelectionThreshold != nil && c.Parallel.DefaultMode,
 		},
-		Priority: api.Priority(c.Submit.Priority), New: c.Submit.New, Quiet: c.Submit.Quiet,
+		Priority: api.Priority(c.Submit.Priority), Weight: c.Submit.Weight, MaxInFlight: c.Submit.MaxInFlight,
+		New: c.Submit.New, Quiet: c.Submit.Quiet,
 	}
+	opts.Deadline, _ = c.Submit.Limit() // it was checked
 	opts.Lines.DefaultModel = defaultModel(c)
 	if c.Submit.Local && len(c.Engine.Model) < 2 {
 		opts.Route = opts.Lines.DefaultModel // one model answers all

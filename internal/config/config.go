@@ -1,5 +1,7 @@
 package config
 
+import "time"
+
 // Config is every setting of every command. A command that does not know a
 // setting's flag still accepts it from the environment and the file, so that
 // one file serves all commands.
@@ -81,9 +83,21 @@ type Submit struct {
 	Seed         *uint32  `mapstructure:"seed"`         // for lines that give none; nil = none
 	Temperature  *float64 `mapstructure:"temperature"`  // for lines that give none; nil = none
 	Priority     string   `mapstructure:"priority"`     // high, normal or low
+	Weight       int      `mapstructure:"weight"`
+	MaxInFlight  int      `mapstructure:"max_in_flight"` // 0 = no bound
+	Deadline     string   `mapstructure:"deadline"`      // a duration, "" = none
 	New          bool     `mapstructure:"new"`
 	Quiet        bool     `mapstructure:"quiet"`
 	Local        bool     `mapstructure:"local"`     // queue, worker and engine in this command
 	StoreDir     string   `mapstructure:"store_dir"` // of JetStream with Local
 	Listen       string   `mapstructure:"listen"`    // host:port of the queue with Local; "" = none
+}
+
+// Limit is the time that Deadline gives, 0 = none. ok is false if it is no such time.
+func (s *Submit) Limit() (limit time.Duration, ok bool) {
+	if s.Deadline == "" {
+		return 0, true
+	}
+	limit, err := time.ParseDuration(s.Deadline)
+	return limit, err == nil && limit >= time.Second
 }

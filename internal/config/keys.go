@@ -35,6 +35,7 @@ const (
 	submit
 	fetch  // worker setup
 	manage // what submit does with a queue beside sending
+	read   // and with results
 	both   = worker | submit
 )
 
@@ -85,16 +86,19 @@ func keys() []key {
 		{name: "log_format", def: "auto", commands: both | manage, usage: "console, json, or auto: console on a terminal and json elsewhere"},
 		{name: "debug_mode", def: false, commands: both | manage, usage: "log_level debug, unless that is given"},
 
-		{name: "output", short: "o", def: "-", commands: submit, usage: "`file` for the results; - = standard output"},
-		{name: "errors", def: "", commands: submit, usage: "`file` for failures; empty = with the results"},
+		{name: "output", short: "o", def: "-", commands: submit | read, usage: "`file` for the results; - = standard output"},
+		{name: "errors", def: "", commands: submit | read, usage: "`file` for failures; empty = with the results"},
 		{name: "prompt", def: "", commands: submit, usage: "one prompt, instead of a file"},
 		{name: "max_tokens", def: 0, commands: submit, usage: "most generated tokens for lines that do not say; 0 = as many as the context allows"},
 		{name: "reproducible", def: false, commands: submit, usage: "have every line answered the same bit for bit, whatever else the worker runs"},
 		{name: "seed", def: uint32(0), optional: true, commands: submit, usage: "seed for lines that give none; without it each job has its own"},
 		{name: "temperature", def: 0.0, optional: true, commands: submit, usage: "temperature for lines that give none, 0 to 2"},
 		{name: "priority", def: "normal", commands: submit, usage: "high, normal or low"},
+		{name: "weight", def: api.DefaultWeight, commands: submit, usage: "share of the tokens beside other batches of the same priority, 1 to 10000: one with twice the weight has twice as many"},
+		{name: "max_in_flight", def: 0, commands: submit, usage: "most jobs of the batch that all workers together have at once; 0 = as many as they can"},
+		{name: "deadline", def: "", commands: submit, usage: "`time` from now, such as 90m or 24h, after which jobs that are not done end with the error batch_expired; empty = never"},
 		{name: "new", def: false, commands: submit, usage: "send the file again, even if it was sent before"},
-		{name: "quiet", def: false, commands: submit, usage: "show no progress"},
+		{name: "quiet", def: false, commands: submit | read, usage: "show no progress"},
 		{name: "local", def: false, commands: submit | manage, usage: "run the queue, a worker and its engine in this command"},
 		{name: "store_dir", def: "", commands: submit | manage, usage: "`directory` of the queue with --local; empty = tempo/jetstream in $XDG_STATE_HOME or ~/.local/state"},
 		{name: "listen", def: "", commands: submit, usage: "`HOST:PORT` on which others reach the queue of --local; empty = none"},
@@ -136,6 +140,9 @@ func SubmitFlags(fs *pflag.FlagSet) { addFlags(fs, submit) }
 // FetchFlags adds the flags of worker setup to fs: what models are to be fetched, and
 // from where.
 func FetchFlags(fs *pflag.FlagSet) { addFlags(fs, fetch) }
+
+// ResultFlags adds the flags that say where results go.
+func ResultFlags(fs *pflag.FlagSet) { addFlags(fs, read) }
 
 // ManageFlags adds the flags of the commands that look at a queue, or tidy it.
 func ManageFlags(fs *pflag.FlagSet) { addFlags(fs, manage) }

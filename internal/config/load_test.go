@@ -43,7 +43,7 @@ func TestLoadDefaults(t *testing.T) {
 		Engine: Engine{Device: "auto", BatchSize: 512, WorkerName: fmt.Sprintf("%s-%d", host, os.Getpid())},
 		NATS:   NATS{Server: "nats://127.0.0.1:4222"},
 		Log:    Log{Level: "info", Format: "auto"},
-		Submit: Submit{Output: "-", Priority: "normal", StoreDir: "/home/me/.local/state/tempo/jetstream"},
+		Submit: Submit{Output: "-", Priority: "normal", Weight: 100, StoreDir: "/home/me/.local/state/tempo/jetstream"},
 		Parallel: Parallel{
 			Mix: "weighted", FinalThreshold: 1, BezierP1: 0.2, BezierP2: 0.8, ReLUActivationPoint: 0.5,
 			AttentionThreshold: 0.01, RemovalWindow: 8,
@@ -98,7 +98,7 @@ func TestLoadEverySettingEveryWay(t *testing.T) {
 		"context_size": "2048", "batch_size": "256", "worker_name": "w", "server": "tls://a:4222,b", "creds": "c",
 		"user": "u", "password": "p", "nkey": "k", "tlscert": "cert", "tlskey": "key", "tlsca": "ca", "log_level": "warn",
 		"log_format": "json", "debug_mode": "true", "output": "out.jsonl", "errors": "err.jsonl", "prompt": "Hi", "max_tokens": "9",
-		"reproducible": "true", "seed": "7", "temperature": "0.5", "priority": "low", "new": "true", "quiet": "true", "local": "true",
+		"reproducible": "true", "seed": "7", "temperature": "0.5", "priority": "low", "weight": "300", "max_in_flight": "40", "deadline": "24h", "new": "true", "quiet": "true", "local": "true",
 		"store_dir": "/store", "listen": "127.0.0.1:4333",
 		"selection_threshold": "0.25", "isolate": "true", "mix": "top", "min_steps": "3", "dynamic_threshold": "true",
 		"final_threshold": "0.9", "bezier_p1": "0.1", "bezier_p2": "0.7", "use_relu": "true", "relu_activation_point": "0.6",
@@ -120,7 +120,7 @@ func TestLoadEverySettingEveryWay(t *testing.T) {
 		Log:  Log{Level: "warn", Format: "json", DebugMode: true},
 		Submit: Submit{
 			Output: "out.jsonl", Errors: "err.jsonl", Prompt: "Hi", MaxTokens: 9, Reproducible: true, Seed: &seed, Temperature: &temperature,
-			Priority: "low", New: true, Quiet: true, Local: true, StoreDir: "/store", Listen: "127.0.0.1:4333",
+			Priority: "low", Weight: 300, MaxInFlight: 40, Deadline: "24h", New: true, Quiet: true, Local: true, StoreDir: "/store", Listen: "127.0.0.1:4333",
 		},
 		Parallel: Parallel{
 			SelectionThreshold: &threshold, Isolate: true, Mix: "top", MinSteps: 3, DynamicThreshold: true, FinalThreshold: 0.9,

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"tempo/api"
 )
 
 // Validate checks the ranges of all settings, and that none rules out another. The
@@ -76,6 +78,11 @@ func (c *Config) validateSubmit(v *validator) {
 		v.check("temperature", *s.Temperature, *s.Temperature >= 0 && *s.Temperature <= 2, "a number from 0 to 2")
 	}
 	v.oneOf("priority", s.Priority, "high", "normal", "low")
+	v.check("weight", s.Weight, s.Weight >= 1 && s.Weight <= api.MaxWeight, fmt.Sprintf("1 to %d", api.MaxWeight))
+	const maxInFlight = 100_000 // what a consumer takes without a bound
+	v.check("max_in_flight", s.MaxInFlight, s.MaxInFlight >= 0 && s.MaxInFlight <= maxInFlight, fmt.Sprintf("1 to %d, or 0 (no bound)", maxInFlight))
+	_, ok := s.Limit()
+	v.check("deadline", s.Deadline, ok, "a time from 1s on, such as 90m or 24h, or nothing")
 	v.check("listen", s.Listen, s.Listen == "" || isAddress(s.Listen), "HOST:PORT with a port from 1 to 65535, or nothing")
 }
 

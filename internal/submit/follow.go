@@ -35,6 +35,7 @@ type follower struct {
 	workers           map[string]bool
 	total             int   // jobs that were sent
 	awaited           lines // of the jobs that were sent and have no result yet
+	any               bool  // results of all jobs of the batch are awaited, whoever sent them
 }
 
 func newFollower(b *Batch, out *output) *follower {
@@ -147,7 +148,7 @@ func (f *follower) interrupted(err error) error {
 // the same batch at the same time may have sent others.
 func (f *follower) take(r api.Result) error {
 	f.read++
-	if !f.awaited.remove(lineOf(f.batch.ID, r)) {
+	if !f.any && !f.awaited.remove(lineOf(f.batch.ID, r)) {
 		return nil
 	}
 	now := time.Now()

@@ -32,6 +32,12 @@ type Options struct {
 	Lines  batchfile.Options
 	// Priority of the batch; "" = normal.
 	Priority api.Priority
+	// Weight is the batch's share beside others of its priority, 1 to api.MaxWeight; 0 = the usual.
+	Weight int
+	// MaxInFlight bounds the jobs of the batch that all workers together have; 0 = no bound.
+	MaxInFlight int
+	// Deadline is when jobs that are not done end with an error, from now on; 0 = never.
+	Deadline time.Duration
 	// Route is the model that answers all lines, whatever they name; "" = as they say.
 	Route string
 	// New makes another batch of a file that was sent before.
@@ -126,6 +132,30 @@ func (b *Batch) Run(ctx context.Context, client *queue.Client) (*Summary, error)
 }
 
 func (b *Batch) run(ctx context.Context, client *queue.Client, f *follower) error {
+	if err := b.queue(ctx, client, f); err != nil {
+		return err
+	}
+	if err := f.follow(ctx, client); err != nil {
+		return err
+	}
+	b.complete(ctx, client)
+	return nil
+}
+
+// Send queues the batch and returns; only the errors of lines that cannot be sent are written.
+// [Wait] has its results. Otherwise it is as Run.
+func (b *Batch) Send(ctx context.Context, client *queue.Client) (*Summary, error) {
+	out, err := openOutput(b.opts)
+	if err != nil {
+		return nil, err
+	}
+	f := newFollower(b, out)
+	err = b.queue(ctx, client, f)
+	return f.summary(), errors.Join(err, out.close())
+}
+
+// queue queues the batch, and has f expect its results.
+func (b *Batch) queue(ctx context.Context, client *queue.Client, f *follower) error {
 	served, err := b.served(ctx, client)
 	if err != nil {
 		return err
@@ -159,10 +189,6 @@ func (b *Batch) run(ctx context.Context, client *queue.Client, f *follower) erro
 			return err
 		}
 	}
-	if err := f.follow(ctx, client); err != nil {
-		return err
-	}
-	b.complete(ctx, client)
 	return nil
 }
 
@@ -204,7 +230,11 @@ func (b *Batch) create(ctx context.Context, client *queue.Client) error {
 	_, existed, err := client.CreateBatch(ctx, api.Batch{
 		ID: b.ID, Object: "batch", Endpoint: b.content.endpoint, InputFileID: b.in.name,
 		Status: api.Validating, CreatedAt: time.Now().Unix(),
-		Tempo: api.BatchTempo{Priority: b.opts.Priority, Models: models}, // the id follows from the models too
+		ExpiresAt: expiry(b.opts.Deadline),
+		Tempo: api.BatchTempo{
+			Priority: b.opts.Priority, Models: models, // the id follows from the models too
+			Weight: b.opts.Weight, MaxInFlight: b.opts.MaxInFlight,
+		},
 	})
 	if err != nil || !existed {
 		return err
@@ -216,6 +246,14 @@ func (b *Batch) create(ctx context.Context, client *queue.Client) error {
 		return nil
 	})
 	return err
+}
+
+// expiry is a time from now on in Unix seconds, 0 for 0.
+func expiry(deadline time.Duration) int64 {
+	if deadline == 0 {
+		return 0
+	}
+	return time.Now().Add(deadline).Unix()
 }
 
 // completeLimit bounds what is done for the batch object when all is done for the user.
