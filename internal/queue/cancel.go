@@ -80,54 +80,6 @@ func (c *Client) endBatch(ctx context.Context, id string, as api.BatchStatus) (a
 	})
 }
 
-// takeOver is how long after it was begun the end of a batch is left to who began it.
-const takeOver = 30 * time.Second
-
-// endOverdue ends batches whose time is over, and those whose end was begun and left, until ctx
-// is done. All workers do; one is enough.
-func (t *Taker) endOverdue(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-tick.C:
-			for _, b := range t.overdue(now) {
-				if _, err := t.c.endBatch(ctx, b.ID, endOf(b)); err != nil && ctx.Err() == nil {
-					return err
-				}
-			}
-		}
-	}
-}
-
-// overdue are the batches that this taker should end.
-func (t *Taker) overdue(now time.Time) (list []api.Batch) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, b := range t.batches {
-		if b.ExpiresAt > 0 && now.Unix() >= b.ExpiresAt {
-			list = append(list, b)
-		}
-	}
-	for id, b := range t.ending {
-		if now.Sub(time.Unix(b.CancellingAt, 0)) >= takeOver {
-			list = append(list, b)
-			delete(t.ending, id)
-		}
-	}
-	return list
-}
-
-// endOf is what a batch that is being ended, or is to be, ends as.
-func endOf(b api.Batch) api.BatchStatus {
-	if b.ExpiresAt > 0 && (b.CancellingAt == 0 || b.CancellingAt >= b.ExpiresAt) {
-		return api.Expired
-	}
-	return api.Cancelled
-}
-
 // EndAgain is for jobs that were queued after their batch was ended: they end as the others did.
 func (c *Client) EndAgain(ctx context.Context, b api.Batch) error {
 	as := b.Status

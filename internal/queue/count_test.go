@@ -2,6 +2,7 @@ package queue
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -46,4 +47,34 @@ func TestCounts(t *testing.T) {
 	stored, err := c.Batch(t.Context(), "b")
 	require.NoError(t, err)
 	require.Equal(t, want, stored.RequestCounts)
+}
+
+// A batch of which all jobs have their results is completed by the workers, if nobody else does it.
+func TestDoneBatchesAreCompleted(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	for _, id := range []string{"done", "open", "short"} {
+		newBatch(t, c, api.Batch{ID: id, RequestCounts: api.RequestCounts{Total: 3}}, 3)
+	}
+	_, err := c.UpdateBatch(t.Context(), "short", func(b *api.Batch) error {
+		b.RequestCounts.Total = 4 // one is not there yet
+		return nil
+	})
+	require.NoError(t, err)
+	taker, _ := newTaker(t, c, 0)
+	for _, d := range take(t, taker, 9) {
+		if d.Job.Batch != "open" || d.Job.ID != "0" {
+			complete(t, d)
+		}
+	}
+	takeNone(t, taker)
+	require.Eventually(t, func() bool {
+		b, err := c.Batch(t.Context(), "done")
+		return err == nil && b.Status == api.Completed
+	}, 10*time.Second, 10*time.Millisecond)
+	for _, id := range []string{"open", "short"} {
+		b, err := c.Batch(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, api.InProgress, b.Status, id)
+	}
 }

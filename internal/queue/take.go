@@ -75,7 +75,7 @@ func (t *Taker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return t.followBatches(ctx) })
 	group.Go(func() error { return t.heartbeat(ctx) })
-	group.Go(func() error { return t.endOverdue(ctx) })
+	group.Go(func() error { return t.tendBatches(ctx) })
 	err := group.Wait()
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return nil
