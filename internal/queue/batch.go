@@ -120,6 +120,9 @@ func (c *Client) RemoveBatch(ctx context.Context, id string) error {
 	if err != nil && !errors.Is(err, ErrNoBatch) {
 		return err
 	}
+	if err := errors.Join(c.dropJobBlobs(ctx, jobsOfBatch(id)), c.dropBlobs(ctx, streamResults, resultsOf(id))); err != nil {
+		return fmt.Errorf("remove batch %s: %w", id, err)
+	}
 	for _, p := range []struct{ stream, filter string }{
 		{streamJobs, jobsOfBatch(id)},
 		{streamResults, resultsOf(id)},

@@ -102,7 +102,12 @@ func (c *Client) refuseQueued(ctx context.Context, ended *EndedError) error {
 			if err != nil {
 				return fmt.Errorf("encode the result of job %s: %w", q.job.ID, err)
 			}
-			group.Go(func() error { return c.storeResult(ctx, q.job.Batch, q.job.ID, data, false) })
+			group.Go(func() error {
+				if err := c.storeResult(ctx, q.job.Batch, q.job.ID, data, false); err != nil || q.blob == "" {
+					return err
+				}
+				return c.dropBlob(ctx, q.blob)
+			})
 		}
 		return group.Wait() //nolint:wrapcheck // of this package
 	})
@@ -124,9 +129,10 @@ func (e *EndedError) result(j api.Job) *api.Result {
 	}
 }
 
-// queued is a job in JOBS.
+// queued is a job in JOBS; one that is a blob has no body here.
 type queued struct {
 	job      api.Job
+	blob     string // "" = none
 	sequence uint64
 }
 
@@ -151,7 +157,7 @@ func (c *Client) eachQueued(ctx context.Context, filter string, fn func([]queued
 					return err //nolint:wrapcheck // retry wraps it
 				}
 				after = m.Sequence + 1
-				q := queued{sequence: m.Sequence}
+				q := queued{sequence: m.Sequence, blob: m.Header.Get(headerBlob)}
 				if json.Unmarshal(m.Data, &q.job) == nil && jobSubject(q.job) == m.Subject {
 					list = append(list, q)
 				}

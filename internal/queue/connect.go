@@ -49,6 +49,7 @@ type Client struct {
 	mu      sync.Mutex
 	streams map[string]jetstream.Stream   // opened so far; guarded by mu
 	buckets map[string]jetstream.KeyValue // opened so far; guarded by mu
+	objects jetstream.ObjectStore         // BLOBS, nil before it is needed; guarded by mu
 	signs   map[string]sign               // of claims made so far, by claimant; guarded by mu
 	lost    chan struct{}                 // closed and replaced when the connection is lost; guarded by mu
 }

@@ -21,7 +21,7 @@ func (c *Client) Counts(ctx context.Context, id string) (api.Batch, error) {
 // which kind. One that was ended before stays what it is.
 func (c *Client) CompleteBatch(ctx context.Context, id string) (api.Batch, error) {
 	return c.bringUpToDate(ctx, id, 0, func(b *api.Batch) {
-		if b.Status.Runs() {
+		if c := b.RequestCounts; b.Status.Runs() && c.Completed+c.Failed >= c.Total {
 			b.Status, b.CompletedAt = api.Completed, time.Now().Unix()
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
@@ -17,6 +18,8 @@ import (
 var ErrNoDeadLetter = errors.New("no such dead letter")
 
 func deadSubject(batch, job string) string { return "dlq." + Token(batch) + "." + Token(job) }
+
+func deadBlob(batch, job string) string { return "dead." + Token(batch) + "." + Token(job) }
 
 // deadOf filters the dead letters of a batch, "" = of all.
 func deadOf(batch string) string {
@@ -38,10 +41,18 @@ func (d *Delivery) Bury(ctx context.Context, reason api.Error, last *api.Attempt
 	if err != nil {
 		return fmt.Errorf("bury job %s: %w", d.Job.ID, err)
 	}
-	subject := deadSubject(d.Job.Batch, d.Job.ID)
+	m := nats.NewMsg(deadSubject(d.Job.Batch, d.Job.ID))
+	if m.Data = data; len(data) > d.t.c.mostPayload() {
+		name := deadBlob(d.Job.Batch, d.Job.ID)
+		if err := d.t.c.putBlob(ctx, name, data); err != nil {
+			return err
+		}
+		m.Data = nil
+		m.Header.Set(headerBlob, name)
+	}
 	// First, as the job leaves the queue with its result. A second letter of the job replaces it.
 	err = d.t.c.retry(ctx, "bury job "+d.Job.ID, func(ctx context.Context) error {
-		_, err := d.t.c.js.Publish(ctx, subject, data)
+		_, err := d.t.c.js.PublishMsg(ctx, m)
 		return err //nolint:wrapcheck // retry wraps it
 	})
 	if err != nil {
@@ -56,7 +67,11 @@ func (c *Client) DeadLetters(ctx context.Context, batch string, fn func(api.Dead
 	err := c.retry(ctx, "list dead letters", func(ctx context.Context) error {
 		return c.latest(ctx, streamDLQ, deadOf(batch), func(m jetstream.Msg) error {
 			var letter api.DeadLetter
-			if err := json.Unmarshal(m.Data(), &letter); err != nil {
+			data, err := c.body(ctx, m.Data(), m.Headers())
+			if err == nil {
+				err = json.Unmarshal(data, &letter)
+			}
+			if err != nil {
 				c.log.Error("a message in DLQ is not a dead letter", zap.String("subject", m.Subject()), zap.Error(err))
 				return nil
 			}
@@ -86,7 +101,11 @@ func (c *Client) DeadLetter(ctx context.Context, batch, job string) (letter api.
 		if err != nil {
 			return err //nolint:wrapcheck // retry wraps it
 		}
-		return decode(m.Data, &letter)
+		data, err := c.body(ctx, m.Data, m.Header)
+		if err != nil {
+			return err
+		}
+		return decode(data, &letter)
 	})
 	return letter, err
 }
@@ -97,6 +116,9 @@ func (c *Client) DropDeadLetters(ctx context.Context, batch, job string) error {
 	filter := deadOf(batch)
 	if job != "" {
 		filter = deadSubject(batch, job)
+	}
+	if err := c.dropBlobs(ctx, streamDLQ, filter); err != nil {
+		return err
 	}
 	return c.purge(ctx, streamDLQ, filter)
 }
@@ -124,7 +146,13 @@ func (c *Client) Revive(ctx context.Context, letter api.DeadLetter) error {
 	if err != nil {
 		return fmt.Errorf("encode job %s: %w", job.ID, err)
 	}
-	if _, err := c.publishJob(ctx, message{job: job, subject: jobSubject(job), data: data}); err != nil {
+	m := message{job: job, subject: jobSubject(job), data: data}
+	if m.size() > int(c.nc.MaxPayload()) {
+		if err := c.detach(ctx, &m); err != nil {
+			return err
+		}
+	}
+	if _, err := c.publishJob(ctx, m); err != nil {
 		return err
 	}
 	return c.DropDeadLetters(ctx, job.Batch, job.ID) // last: until then it can be repeated

@@ -43,7 +43,11 @@ func (t *Taker) receive(ctx context.Context, m jetstream.Msg) *Delivery {
 		return nil
 	}
 	d := &Delivery{Published: meta.Timestamp, Queued: int(meta.NumPending), t: t, msg: m}
-	if err := readJob(m, &d.Job); err != nil {
+	if err := t.c.readJob(ctx, m, &d.Job); err != nil {
+		if transient(err) { // it is given out again
+			t.log.Warn("a job could not be read", zap.String("subject", m.Subject()), zap.Error(err))
+			return nil
+		}
 		t.refuse(ctx, m, err)
 		return nil
 	}
@@ -74,12 +78,16 @@ func (t *Taker) adopt(m jetstream.Msg) bool {
 
 // readJob reads a message and checks that it is the job that its subject says:
 // its result goes where the job says, and is waited for where the subject says.
-func readJob(m jetstream.Msg, into *api.Job) error {
-	if err := json.Unmarshal(m.Data(), into); err != nil {
+func (c *Client) readJob(ctx context.Context, m jetstream.Msg, into *api.Job) error {
+	data, err := c.body(ctx, m.Data(), m.Headers())
+	if err != nil {
+		return err
+	}
+	if err := decode(data, into); err != nil {
 		return fmt.Errorf("parse the message: %w", err)
 	}
 	if subject := jobSubject(*into); subject != m.Subject() {
-		return fmt.Errorf("the message belongs to %s", subject)
+		return &finalError{fmt.Errorf("the message belongs to %s", subject)}
 	}
 	return nil
 }
@@ -108,8 +116,7 @@ func (t *Taker) refuse(ctx context.Context, m jetstream.Msg, reason error) {
 // the job has a result already, of another worker, that one stays and Complete
 // succeeds. It tries until ctx is done; if it fails, the job is given out again
 // later. With a nil r, for a job that has a result already, it only takes the job
-// off the queue. The error is a *[TooLargeError] at once if the result is too large
-// for the server; then the delivery is still open, for a shorter one.
+// off the queue.
 func (d *Delivery) Complete(ctx context.Context, r *api.Result) error {
 	data, err := d.encode(r)
 	if err != nil {
@@ -123,6 +130,11 @@ func (d *Delivery) Complete(ctx context.Context, r *api.Result) error {
 	}
 	if err := d.ack(ctx); err != nil {
 		return err
+	}
+	if msg, _ := d.message(); msg.Headers().Get(headerBlob) != "" {
+		if err := d.t.c.dropBlob(ctx, msg.Headers().Get(headerBlob)); err != nil {
+			return err
+		}
 	}
 	if d.history.empty() {
 		return nil
@@ -138,9 +150,6 @@ func (d *Delivery) encode(r *api.Result) ([]byte, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("encode the result of job %s: %w", d.Job.ID, err)
-	}
-	if limit := int(d.t.c.nc.MaxPayload()) - headerRoom; len(data) > limit {
-		return nil, &TooLargeError{What: "the result", Line: d.Job.Line, Size: len(data), Max: limit}
 	}
 	return data, nil
 }

@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"testing"
@@ -44,23 +43,6 @@ func TestGiveBackWithDelay(t *testing.T) {
 	require.NoError(t, take(t, taker, 1)[0].GiveBack(t.Context(), 500*time.Millisecond))
 	take(t, taker, 1)
 	require.GreaterOrEqual(t, time.Since(start), 500*time.Millisecond)
-}
-
-func TestResultThatIsTooLarge(t *testing.T) {
-	t.Parallel()
-	c := newQueue(t)
-	newBatch(t, c, api.Batch{ID: "b"}, 1)
-	taker, _ := newTaker(t, c, 0)
-	d := take(t, taker, 1)[0]
-	r := answer200(d.Job, "")
-	r.Response.Body, _ = json.Marshal(string(bytes.Repeat([]byte("x"), int(c.nc.MaxPayload()))))
-	err := d.Complete(t.Context(), r)
-	var large *TooLargeError
-	require.ErrorAs(t, err, &large)
-	require.ErrorContains(t, err, "the result")
-	require.Len(t, taker.openMessages(), 1)
-	complete(t, d)
-	require.Empty(t, taker.openMessages())
 }
 
 func TestMessageThatIsNotAJob(t *testing.T) {

@@ -75,12 +75,11 @@ func (e *TopologyError) Hint() string {
 		"atomic batches need nats-server 2.12 or newer, this one is %s", e.Stream, e.Server)
 }
 
-// TooLargeError says that a message is larger than the server takes.
+// TooLargeError says that a request is larger than the queue takes.
 type TooLargeError struct {
-	What string // "the request", "the result"
-	Line int    // line of the input file, from 1; 0 = not from a file
-	Size int    // of the message, in bytes
-	Max  int    // the most that the server takes, in bytes
+	Line int // line of the input file, from 1; 0 = not from a file
+	Size int // in bytes
+	Max  int // in bytes
 }
 
 func (e *TooLargeError) Error() string {
@@ -88,12 +87,12 @@ func (e *TooLargeError) Error() string {
 	if e.Line > 0 {
 		line = fmt.Sprintf("line %d: ", e.Line)
 	}
-	return fmt.Sprintf("%s%s has %d bytes, the server takes at most %d", line, e.What, e.Size, e.Max)
+	return fmt.Sprintf("%sthe request has %d bytes, the queue takes at most %d", line, e.Size, e.Max)
 }
 
 // Hint says what to do.
 func (e *TooLargeError) Hint() string {
-	return "make it shorter, or raise max_payload of the NATS server"
+	return "make it shorter"
 }
 
 // DirInUseError says that another process has its server on the directory.

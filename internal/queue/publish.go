@@ -63,9 +63,9 @@ func (p *Publisher) Known(ctx context.Context, job api.Job) (bool, error) {
 	return known[Token(job.ID)], nil
 }
 
-// Add takes a job, unless it is known. It is queued when Flush has returned. The
-// error is a *[TooLargeError] if it is too large for the server; then the others
-// can go on. Any other error is final, and what was queued until then stays.
+// Add takes a job, unless it is known. It is queued when Flush has returned. One that is too
+// large for a message becomes a blob. The error is a *[TooLargeError] if it is larger than that may
+// be; then the others can go on. Any other error is final, and what was queued until then stays.
 func (p *Publisher) Add(ctx context.Context, job api.Job) error {
 	known, err := p.Known(ctx, job)
 	if err != nil {
@@ -80,8 +80,10 @@ func (p *Publisher) Add(ctx context.Context, job api.Job) error {
 		return fmt.Errorf("encode job %s: %w", job.ID, err)
 	}
 	m := message{job: job, subject: jobSubject(job), data: data}
-	if limit := int(p.c.nc.MaxPayload()); m.size() > limit {
-		return &TooLargeError{What: "the request", Line: job.Line, Size: m.size(), Max: limit}
+	if m.size() > int(p.c.nc.MaxPayload()) {
+		if err := p.c.detach(ctx, &m); err != nil {
+			return err
+		}
 	}
 	if len(p.chunk) == chunkJobs || p.bytes+m.size() > chunkBytes {
 		if err := p.flush(ctx); err != nil {
@@ -119,6 +121,39 @@ type message struct {
 	job     api.Job
 	subject string
 	data    []byte
+	blob    string // of the whole job, "" = data is all
+}
+
+// mostBlob is the most bytes that a job may have.
+const mostBlob = 64 << 20
+
+// detach makes a blob of a message's data.
+func (c *Client) detach(ctx context.Context, m *message) error {
+	if len(m.data) > mostBlob {
+		return &TooLargeError{Line: m.job.Line, Size: len(m.data), Max: mostBlob}
+	}
+	m.blob = jobBlob(m.job.Batch, m.job.ID)
+	if err := c.putBlob(ctx, m.blob, m.data); err != nil {
+		return err
+	}
+	named := m.job // enough to answer for it without its body
+	named.Body = nil
+	data, err := json.Marshal(named)
+	if err != nil {
+		return fmt.Errorf("encode job %s: %w", m.job.ID, err)
+	}
+	m.data = data
+	return nil
+}
+
+// msg is the message as the client library has it.
+func (m message) msg() *nats.Msg {
+	msg := nats.NewMsg(m.subject)
+	msg.Data = m.data
+	if m.blob != "" {
+		msg.Header.Set(headerBlob, m.blob)
+	}
+	return msg
 }
 
 // id is what the server tells repeated messages by.
@@ -176,9 +211,8 @@ func (p *Publisher) oneByOne(ctx context.Context, mine bool) error {
 func (c *Client) publishChunk(ctx context.Context, chunk []message) error {
 	msgs := make([]*nats.Msg, len(chunk))
 	for i, m := range chunk {
-		msgs[i] = nats.NewMsg(m.subject)
+		msgs[i] = m.msg()
 		msgs[i].Header.Set(jetstream.MsgIDHeader, m.id())
-		msgs[i].Data = m.data
 	}
 	if len(msgs) == 1 {
 		ack, err := c.js.PublishMsg(ctx, msgs[0])
@@ -205,7 +239,7 @@ func (c *Client) publishJob(ctx context.Context, m message) (isNew bool, err err
 			isNew = asked
 			return nil
 		}
-		_, err = c.js.Publish(ctx, m.subject, m.data)
+		_, err = c.js.PublishMsg(ctx, m.msg())
 		if code(err) == codeStoreFailed {
 			queued, hasErr := c.has(ctx, streamJobs, m.subject)
 			if hasErr != nil {

@@ -93,7 +93,7 @@ func TestPublishRefusesWhatIsTooLarge(t *testing.T) {
 	}
 	limit := int(c.nc.MaxPayload())
 	p := c.NewPublisher()
-	for i, size := range []int{10, limit, limit - 1000, 10, limit - 1000, limit - 1000} {
+	for i, size := range []int{10, mostBlob, limit - 1000, 10, limit - 1000, limit} {
 		err := p.Add(t.Context(), sized(i, size))
 		if i != 1 {
 			require.NoError(t, err)
@@ -102,8 +102,8 @@ func TestPublishRefusesWhatIsTooLarge(t *testing.T) {
 		var refused *TooLargeError
 		require.ErrorAs(t, err, &refused)
 		require.Equal(t, 2, refused.Line)
-		require.Equal(t, limit, refused.Max)
-		require.Greater(t, refused.Size, limit)
+		require.Equal(t, mostBlob, refused.Max)
+		require.Greater(t, refused.Size, mostBlob)
 		require.ErrorContains(t, refused, "line 2: ")
 		require.NotEmpty(t, refused.Hint())
 	}

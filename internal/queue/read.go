@@ -168,15 +168,21 @@ func (c *Client) count(ctx context.Context, stream, filter string) (int, error) 
 
 // has is one try to find out whether a stream has a message on a subject.
 func (c *Client) has(ctx context.Context, stream, subject string) (bool, error) {
+	m, err := c.last(ctx, stream, subject)
+	return m != nil, err
+}
+
+// last is one try to read a stream's last message on a subject, nil if there is none.
+func (c *Client) last(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
 	s, err := c.stream(ctx, stream)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	_, err = s.GetLastMsgForSubject(ctx, subject)
+	m, err := s.GetLastMsgForSubject(ctx, subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return false, nil
+		return nil, nil //nolint:nilnil // there is none
 	}
-	return err == nil, err //nolint:wrapcheck // retry wraps it
+	return m, err //nolint:wrapcheck // retry wraps it
 }
 
 // lastRevision is one try to find out the revision of a bucket's key; 0 = there is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -24,7 +25,14 @@ const codeInvalidMessage = "invalid_message"
 func (c *Client) Results(ctx context.Context, batch string, fn func(api.Result) error) error {
 	err := c.follow(ctx, streamResults, resultsOf(batch), func(m jetstream.Msg) error {
 		var r api.Result
-		if err := json.Unmarshal(m.Data(), &r); err != nil {
+		data, err := c.body(ctx, m.Data(), m.Headers())
+		if err != nil && (ctx.Err() != nil || transient(err)) {
+			return err
+		}
+		if err == nil {
+			err = json.Unmarshal(data, &r)
+		}
+		if err != nil {
 			c.log.Error("a message in RESULTS is not a result", zap.String("subject", m.Subject()), zap.Error(err))
 			r = unreadable(m.Subject(), "the result in the queue cannot be read: "+err.Error())
 		}
@@ -64,24 +72,41 @@ const (
 	outcomeFailed = "failed"
 )
 
-// storeResult stores the result of a job. It is a success if there is one already.
+// storeResult stores the result of a job, as a blob if it is too large for a message. It is a
+// success if there is one already.
 func (c *Client) storeResult(ctx context.Context, batch, job string, data []byte, ok bool) error {
-	subject := resultSubject(batch, job)
-	m := nats.NewMsg(subject)
-	m.Data = data
-	if !ok {
+	m := nats.NewMsg(resultSubject(batch, job))
+	if m.Data = data; !ok {
 		m.Header.Set(headerOutcome, outcomeFailed)
 	}
-	return c.retry(ctx, "store the result of job "+job, func(ctx context.Context) error {
+	blob := ""
+	if len(data) > c.mostPayload() {
+		blob = resultBlob(batch, job)
+		if err := c.putBlob(ctx, blob, data); err != nil {
+			return err
+		}
+		m.Header.Set(headerBlob, blob)
+		m.Data = fmt.Appendf(nil, `{"id":%q}`, api.ResultID(batch, job))
+	}
+	var stored *jetstream.RawStreamMsg // by somebody else, or by an earlier try
+	err := c.retry(ctx, "store the result of job "+job, func(ctx context.Context) error {
 		_, err := c.js.PublishMsg(ctx, m)
 		if code(err) == codeStoreFailed { // the subject is taken, or the stream is full
-			if has, hasErr := c.has(ctx, streamResults, subject); has || hasErr != nil {
-				return hasErr
+			if has, lastErr := c.last(ctx, streamResults, m.Subject); has != nil || lastErr != nil {
+				stored = has
+				return lastErr
 			}
 		}
 		return err //nolint:wrapcheck // retry wraps it
 	})
+	if err == nil && blob != "" && stored != nil && stored.Header.Get(headerBlob) != blob {
+		return c.dropBlob(ctx, blob)
+	}
+	return err
 }
+
+// mostPayload is the most bytes that a message may have beside its headers.
+func (c *Client) mostPayload() int { return int(c.nc.MaxPayload()) - headerRoom }
 
 // unreadable is the result of a job whose message cannot be read; subject is
 // that of the job or of its result. The job's id stands in for the custom id.

@@ -23,6 +23,7 @@ const (
 	bucketAttempts  = "ATTEMPTS"
 	bucketClaims    = "CLAIMS"
 	bucketClaimants = "CLAIMANTS"
+	bucketBlobs     = "BLOBS"
 )
 
 const (
@@ -74,7 +75,14 @@ func (c *Client) EnsureTopology(ctx context.Context, t Topology) error {
 			return err
 		}
 	}
-	return nil
+	must := jetstream.StreamConfig{
+		Name: "OBJ_" + bucketBlobs, Subjects: []string{"$O." + bucketBlobs + ".C.>", "$O." + bucketBlobs + ".M.>"},
+		Discard: jetstream.DiscardNew, AllowDirect: true,
+	}
+	return c.ensure(ctx, must, func(ctx context.Context) error {
+		_, err := c.js.CreateObjectStore(ctx, t.blobs())
+		return err //nolint:wrapcheck // ensure wraps it
+	})
 }
 
 func (c *Client) checkJetStream(ctx context.Context) error {
@@ -173,5 +181,13 @@ func (t Topology) buckets() []jetstream.KeyValueConfig {
 		{Bucket: bucketAttempts, Description: "Tempo: what became of deliveries of jobs that have no result yet"},
 		{Bucket: bucketClaims, Description: "Tempo: what workers may hold of devices that they share"},
 		{Bucket: bucketClaimants, Description: "Tempo: signs of life of claims", TTL: cmp.Or(t.ClaimTTL, claimTTL)},
+	}
+}
+
+// blobs are kept for longer than the longest wait for what names them.
+func (t Topology) blobs() jetstream.ObjectStoreConfig {
+	return jetstream.ObjectStoreConfig{
+		Bucket: bucketBlobs, Description: "Tempo: jobs and results that are larger than a message may be",
+		TTL: dlqMaxAge + cmp.Or(t.ResultsMaxAge, resultsMaxAge),
 	}
 }

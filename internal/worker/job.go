@@ -292,10 +292,6 @@ func seed(j api.Job) uint32 {
 // complete stores a result (nil: there is one already) and acks the job.
 func (w *Worker) complete(ctx context.Context, j *job, result *api.Result, log *zap.Logger) {
 	err := w.store(ctx, j, result)
-	if large, ok := errors.AsType[*queue.TooLargeError](err); ok {
-		result = w.failure(j, large)
-		err = w.store(ctx, j, result)
-	}
 	if err != nil {
 		log.Error("a result could not be stored; the job will be delivered again", zap.Error(err))
 		return
