@@ -1,0 +1,90 @@
+// Chaos kills, stops and cuts off the parts of a running Tempo while it answers a file of jobs,
+// and checks then that nothing was lost and nothing was answered twice. All processes are real
+// ones: nats-server, submit, workers and their engines; only the engines sleep instead of
+// generating.
+//
+//	go run ./test/chaos --jobs 20000 --seed 7
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"time"
+)
+
+// options are what is asked for.
+type options struct {
+	jobs    int
+	workers int
+	seed    uint64
+	faults  time.Duration // how long things go wrong
+	limit   time.Duration // of the whole run
+	keep    bool          // the directory stays
+}
+
+func main() {
+	if len(os.Args) > 1 { // what this program starts of itself
+		switch os.Args[1] {
+		case "worker":
+			exit(runWorker(os.Args[2:]))
+		case "engine":
+			exit(runEngine())
+		}
+	}
+	var o options
+	flag.IntVar(&o.jobs, "jobs", 20_000, "jobs to send")
+	flag.IntVar(&o.workers, "workers", 3, "worker processes")
+	flag.Uint64Var(&o.seed, "seed", 0, "what goes wrong and when; 0 = another each time")
+	flag.DurationVar(&o.faults, "faults", time.Minute, "how long things go wrong")
+	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "after which the run has failed")
+	flag.BoolVar(&o.keep, "keep", false, "keep the directory with all logs and files")
+	flag.Parse()
+	if o.seed == 0 {
+		o.seed = rand.Uint64()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	exit(run(ctx, o))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// run is one run: send, break, wait, check.
+func run(ctx context.Context, o options) (err error) {
+	fmt.Printf("seed %d: %d jobs, %d workers, faults for %v\n", o.seed, o.jobs, o.workers, o.faults)
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
+	defer cancel()
+	w, err := newWorld(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, w.close())
+		if err != nil || o.keep {
+			fmt.Println("logs and files are in", w.dir)
+			return
+		}
+		err = os.RemoveAll(w.dir)
+	}()
+	if err := w.start(ctx); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- w.sendUntilDone(ctx) }()
+	w.breakThings(ctx, rand.New(rand.NewPCG(o.seed, 1)), done)
+	if err := <-done; err != nil {
+		return fmt.Errorf("the batch did not end: %w", err)
+	}
+	return w.check(ctx)
+}
