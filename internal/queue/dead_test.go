@@ -108,3 +108,22 @@ func dead(t *testing.T, c *Client, batch string) (jobs []string) {
 	}))
 	return jobs
 }
+
+func TestHistory(t *testing.T) {
+	t.Parallel()
+	one, two := holder{"one", "host", 1}, holder{"two", "host", 2}
+	var h history
+	h.take(1, one, false)
+	require.Equal(t, history{Failed: []api.Attempt{{Error: "the worker that had the job vanished", Crash: true}}, Holder: &one}, h, "who had it first is not known")
+	h.take(4, two, true)
+	require.Len(t, h.Failed, 2)
+	require.Equal(t, api.Attempt{Worker: "one", Error: "the worker that had the job lost touch with the queue"}, h.Failed[1])
+	require.Equal(t, 2, h.GivenBack, "it was given out again where it ran")
+	h.take(4, two, false) // what is said twice counts once
+	require.Len(t, h.Failed, 2)
+	h.GivenBack++
+	h.take(5, one, false)
+	require.Len(t, h.Failed, 2, "it was given back")
+	h.take(6, two, false)
+	require.Equal(t, api.Attempt{Worker: "one", Error: "the worker that had the job vanished", Crash: true}, h.Failed[2])
+}

@@ -52,9 +52,9 @@ func (t *Taker) receive(ctx context.Context, m jetstream.Msg) *Delivery {
 		return nil
 	}
 	if meta.NumDelivered > 1 {
-		d.history = t.c.history(ctx, d.Job)
+		d.history = t.redelivered(ctx, d.Job, int(meta.NumDelivered)-1)
 	}
-	d.Attempt = max(int(meta.NumDelivered)-d.history.GivenBack, 1)
+	d.Attempt = len(d.history.Failed) + 1
 	d.open()
 	return d
 }
@@ -167,6 +167,9 @@ func (d *Delivery) GiveBack(ctx context.Context, delay time.Duration) error {
 func (d *Delivery) Fail(ctx context.Context, a api.Attempt, delay time.Duration) error {
 	_, again := d.message()
 	return d.comeAgain(ctx, delay, func(h *history) {
+		if slices.Contains(h.Failed, a) { // noted by a try whose answer got lost
+			return
+		}
 		h.GivenBack += again
 		h.Failed = append(h.Failed, a)
 	})
@@ -190,15 +193,8 @@ func (d *Delivery) comeAgain(ctx context.Context, delay time.Duration, change fu
 	})
 }
 
-// Attempts are the tries at the job before this one that came to no result. Of a worker
-// that vanished nothing else is known.
-func (d *Delivery) Attempts() []api.Attempt {
-	list := slices.Clone(d.history.Failed)
-	for len(list) < d.Attempt-1 {
-		list = append(list, api.Attempt{Error: "the worker that had the job vanished", Crash: true})
-	}
-	return list
-}
+// Attempts are the tries at the job before this one that came to no result.
+func (d *Delivery) Attempts() []api.Attempt { return d.history.Failed }
 
 // Life is done when the job's batch has ended; its cause is an *[EndedError] if the batch was
 // cancelled or its time is over.

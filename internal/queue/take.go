@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -25,7 +26,7 @@ const (
 
 // TakerOptions say which jobs a worker takes.
 type TakerOptions struct {
-	Worker string   // for the log
+	Worker string   // as it is announced
 	Models []string // served names
 	Batch  string   // only jobs of this batch; "" = of all
 	// AckWait is how long after the last sign of life a job is given to somebody
@@ -37,9 +38,10 @@ type TakerOptions struct {
 // while there are deliveries that are neither completed nor given back: it sends
 // their signs of life.
 type Taker struct {
-	c    *Client
-	opts TakerOptions
-	log  *zap.Logger
+	c      *Client
+	opts   TakerOptions
+	holder holder // this process
+	log    *zap.Logger
 
 	mu        sync.Mutex
 	batches   map[string]api.Batch // not ended, with jobs for Models; guarded by mu
@@ -62,8 +64,9 @@ func (c *Client) NewTaker(o TakerOptions, log *zap.Logger) *Taker {
 	if log == nil {
 		log = zap.NewNop()
 	}
+	host, _ := os.Hostname() // it is the same empty one everywhere else
 	return &Taker{
-		c: c, opts: o, log: log.Named("taker").With(zap.String("worker", o.Worker)),
+		c: c, opts: o, holder: holder{o.Worker, host, os.Getpid()}, log: log.Named("taker").With(zap.String("worker", o.Worker)),
 		batches: map[string]api.Batch{}, ending: map[string]api.Batch{}, lanes: map[string]*lane{}, consumers: map[string]bool{},
 		changed: make(chan struct{}), charges: map[*Delivery]charge{}, open: map[string]*Delivery{},
 	}
