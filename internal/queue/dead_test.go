@@ -24,6 +24,8 @@ func TestBury(t *testing.T) {
 	for _, d = range take(t, one, 2) {
 		if d.Job.ID == "1" { // the other one
 			complete(t, d)
+		} else {
+			require.NoError(t, d.Begin(t.Context()))
 		}
 	}
 	vanish()
@@ -115,15 +117,21 @@ func TestHistory(t *testing.T) {
 	var h history
 	h.take(1, one, false)
 	require.Equal(t, history{Failed: []api.Attempt{{Error: "the worker that had the job vanished", Crash: true}}, Holder: &one}, h, "who had it first is not known")
-	h.take(4, two, true)
+	h.take(3, one, false)
+	require.Len(t, h.Failed, 1, "it had not begun")
+	require.Equal(t, 2, h.GivenBack)
+	h.Begun = true
+	h.take(5, two, true)
 	require.Len(t, h.Failed, 2)
 	require.Equal(t, api.Attempt{Worker: "one", Error: "the worker that had the job lost touch with the queue"}, h.Failed[1])
-	require.Equal(t, 2, h.GivenBack, "it was given out again where it ran")
-	h.take(4, two, false) // what is said twice counts once
+	require.Equal(t, 3, h.GivenBack, "it was given out again where it ran")
+	h.take(5, two, false) // what is said twice counts once
 	require.Len(t, h.Failed, 2)
+	h.Begun = true
 	h.GivenBack++
-	h.take(5, one, false)
+	h.take(6, one, false)
 	require.Len(t, h.Failed, 2, "it was given back")
-	h.take(6, two, false)
+	h.Begun = true
+	h.take(7, two, false)
 	require.Equal(t, api.Attempt{Worker: "one", Error: "the worker that had the job vanished", Crash: true}, h.Failed[2])
 }

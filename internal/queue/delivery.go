@@ -193,6 +193,15 @@ func (d *Delivery) comeAgain(ctx context.Context, delay time.Duration, change fu
 	})
 }
 
+// Begin notes that the job begins to run, if it was tried before: if the worker vanishes from here
+// on, the job may be the cause.
+func (d *Delivery) Begin(ctx context.Context) error {
+	if d.history.Holder == nil {
+		return nil
+	}
+	return d.t.c.changeHistory(ctx, d.Job, func(h *history) { h.Begun = true })
+}
+
 // Attempts are the tries at the job before this one that came to no result.
 func (d *Delivery) Attempts() []api.Attempt { return d.history.Failed }
 

@@ -23,7 +23,7 @@ func TestGiveBackCostsNoAttempt(t *testing.T) {
 		require.Equal(t, 1, d.Attempt)
 		require.NoError(t, d.GiveBack(t.Context(), 0))
 	}
-	take(t, one, 1)
+	require.NoError(t, take(t, one, 1)[0].Begin(t.Context()))
 	vanish() // this one does
 	two, _ := newTaker(t, c, ackWait)
 	d := take(t, two, 1)[0]

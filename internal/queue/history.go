@@ -18,6 +18,7 @@ type history struct {
 	GivenBack int           `json:"given_back,omitempty"` // deliveries that cost no attempt
 	Failed    []api.Attempt `json:"failed,omitempty"`     // others
 	Holder    *holder       `json:"holder,omitempty"`     // who has it now, from the second delivery on
+	Begun     bool          `json:"begun,omitempty"`      // and has begun to run it
 }
 
 // holder is a process that has a job.
@@ -33,7 +34,11 @@ type holder struct {
 // nothing: they came to the worker that had the job already, or to one that was gone at once.
 func (h *history) take(before int, by holder, alive bool) {
 	missing := before - h.GivenBack - len(h.Failed)
-	if missing > 0 {
+	switch waited := h.Holder != nil && !h.Begun; {
+	case missing <= 0:
+	case waited: // the job can have done nothing to it
+		h.GivenBack += missing
+	default:
 		a := api.Attempt{Error: "the worker that had the job vanished", Crash: true}
 		if h.Holder != nil {
 			a.Worker = h.Holder.Worker
@@ -44,7 +49,7 @@ func (h *history) take(before int, by holder, alive bool) {
 		h.Failed = append(h.Failed, a)
 		h.GivenBack += missing - 1
 	}
-	h.Holder = &by
+	h.Holder, h.Begun = &by, false
 }
 
 func (h *history) empty() bool { return h.GivenBack == 0 && len(h.Failed) == 0 && h.Holder == nil }

@@ -236,6 +236,9 @@ func (w *Worker) generate(j *job, request *api.Request) (*infer.Output, error) {
 		return nil, err
 	}
 	defer leave()
+	if err := j.delivery.Begin(j.ctx); err != nil {
+		return nil, err
+	}
 	return w.engine.Generate(j.ctx, infer.Request{
 		ID:    j.delivery.Job.Batch + "." + j.delivery.Job.ID,
 		Job:   request,

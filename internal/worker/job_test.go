@@ -261,6 +261,7 @@ func TestWorkersThatVanish(t *testing.T) {
 		got, err := taker.Fetch(ctx, 1)
 		require.NoError(t, err)
 		require.Equal(t, n, crashes(got[0]))
+		require.NoError(t, got[0].Begin(ctx))
 		vanish()
 		require.NoError(t, <-ended)
 	}
