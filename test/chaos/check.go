@@ -80,7 +80,7 @@ func (w *world) checkQueue(ctx context.Context, c *queue.Client, batch string, l
 	if n != w.o.jobs {
 		t.fail("%d results in the queue", n)
 	}
-	seen := map[string]bool{}
+	seen, read := map[string]bool{}, 0
 	err = c.Results(ctx, batch, func(r api.Result) error {
 		if n == 0 {
 			return queue.Stop
@@ -102,7 +102,7 @@ func (w *world) checkQueue(ctx context.Context, c *queue.Client, batch string, l
 			t.answered++
 			w.checkText(r, t)
 		}
-		if len(seen) == n {
+		if read++; read == n {
 			return queue.Stop
 		}
 		return nil
