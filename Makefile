@@ -17,7 +17,7 @@ define need
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench peers build setup setup-lib nats-server tools clean
+.PHONY: help run test chaos lint bench peers build setup setup-lib nats-server tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,9 @@ run: setup ## set up, build, and run the example prompts
 
 test: setup ## run all tests with the race detector
 	go test -race ./...
+
+chaos: tools ## kill, stop and cut off everything, and count what came of the jobs (ARGS="--jobs 3000 --seed 7")
+	go run ./test/chaos $(ARGS)
 
 lint: $(linter) ## check style and import rules
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "run gofmt -w on: $$files" >&2; exit 1; }

@@ -28,13 +28,8 @@ type options struct {
 }
 
 func main() {
-	if len(os.Args) > 1 { // what this program starts of itself
-		switch os.Args[1] {
-		case "worker":
-			exit(runWorker(os.Args[2:]))
-		case "engine":
-			exit(runEngine())
-		}
+	if part(os.Args) {
+		return
 	}
 	var o options
 	flag.IntVar(&o.jobs, "jobs", 20_000, "jobs to send")
@@ -50,6 +45,20 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	exit(run(ctx, o))
+}
+
+// part runs what this program starts of itself, and reports whether it was asked to.
+func part(args []string) bool {
+	if len(args) < 2 {
+		return false
+	}
+	switch args[1] {
+	case "worker":
+		exit(runWorker(args[2:]))
+	case "engine":
+		exit(runEngine())
+	}
+	return false
 }
 
 func exit(err error) {
