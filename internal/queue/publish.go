@@ -43,7 +43,12 @@ type Publisher struct {
 	known map[string]map[string]bool // by batch: tokens of its jobs that are queued or done
 	chunk []message
 	bytes int // of chunk
+
+	checked time.Time // when there was room last
 }
+
+// checkEvery is how often it is looked whether there is room for more jobs.
+const checkEvery = time.Second
 
 // NewPublisher makes a publisher.
 func (c *Client) NewPublisher() *Publisher {
@@ -166,6 +171,12 @@ func (m message) size() int { return len(m.data) + 2*len(m.subject) + headerRoom
 func (p *Publisher) flush(ctx context.Context) error {
 	if len(p.chunk) == 0 {
 		return nil
+	}
+	if now := time.Now(); now.Sub(p.checked) >= checkEvery {
+		if err := p.c.checkRoom(ctx); err != nil {
+			return err
+		}
+		p.checked = now
 	}
 	asked := false // a try may have succeeded without an answer
 	err := p.c.retry(ctx, "publish jobs", func(ctx context.Context) error {

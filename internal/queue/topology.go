@@ -44,7 +44,8 @@ const (
 // Topology is what an operator can choose of the streams. It counts when they are
 // created; streams that exist stay as they are.
 type Topology struct {
-	ResultsMaxAge time.Duration // how long results are kept; 0 = 7 days
+	ResultsMaxAge time.Duration // how long results are kept, also from now on; 0 = as before, at first 7 days
+	ResultsMax    int64         // most bytes of results; 0 = no bound
 	ClaimTTL      time.Duration // how long a claim on a device outlives its worker; 0 = 30 s
 }
 
@@ -79,10 +80,13 @@ func (c *Client) EnsureTopology(ctx context.Context, t Topology) error {
 		Name: "OBJ_" + bucketBlobs, Subjects: []string{"$O." + bucketBlobs + ".C.>", "$O." + bucketBlobs + ".M.>"},
 		Discard: jetstream.DiscardNew, AllowDirect: true,
 	}
-	return c.ensure(ctx, must, func(ctx context.Context) error {
+	if err := c.ensure(ctx, must, func(ctx context.Context) error {
 		_, err := c.js.CreateObjectStore(ctx, t.blobs())
 		return err //nolint:wrapcheck // ensure wraps it
-	})
+	}); err != nil {
+		return err
+	}
+	return c.keepResultsFor(ctx, t)
 }
 
 func (c *Client) checkJetStream(ctx context.Context) error {
@@ -159,7 +163,7 @@ func (t Topology) streams() []jetstream.StreamConfig {
 			Name: streamResults, Description: "Tempo: one result for each job", Subjects: []string{"results.>"},
 			Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
 			MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-			MaxAge: cmp.Or(t.ResultsMaxAge, resultsMaxAge), AllowDirect: true,
+			MaxAge: cmp.Or(t.ResultsMaxAge, resultsMaxAge), MaxBytes: cmp.Or(t.ResultsMax, -1), AllowDirect: true,
 		},
 		{
 			Name: streamDLQ, Description: "Tempo: dead letters", Subjects: []string{"dlq.>"},

@@ -31,9 +31,14 @@ func TestEnsureTopologyLeavesWhatIsThere(t *testing.T) {
 	require.NoError(t, err)
 	before := s.CachedInfo().Config
 	require.Equal(t, 7*24*time.Hour, before.MaxAge)
+	require.NoError(t, c.EnsureTopology(t.Context(), Topology{}))
+	s, err = c.js.Stream(t.Context(), streamResults)
+	require.NoError(t, err)
+	require.Equal(t, before, s.CachedInfo().Config)
 	require.NoError(t, c.EnsureTopology(t.Context(), Topology{ResultsMaxAge: time.Hour}))
 	s, err = c.js.Stream(t.Context(), streamResults)
 	require.NoError(t, err)
+	before.MaxAge = time.Hour // what is asked for
 	require.Equal(t, before, s.CachedInfo().Config)
 }
 
