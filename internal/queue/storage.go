@@ -3,15 +3,13 @@ package queue
 import (
 	"context"
 	"fmt"
-
-	"tempo/internal/budget"
 )
 
 // Storage is how full the fullest of what bounds the queue's storage is.
 type Storage struct {
 	What  string // "stream RESULTS", "the account's storage"
-	Used  budget.Bytes
-	Limit budget.Bytes
+	Used  int64  // bytes
+	Limit int64  // bytes; 0 = none
 }
 
 // jobsUpTo is the share of a limit up to which jobs are taken; the rest is for the results of
@@ -19,7 +17,7 @@ type Storage struct {
 const jobsUpTo = 0.8
 
 // full reports whether no more jobs are taken.
-func (s Storage) full() bool { return s.Limit > 0 && s.Used > s.Limit.Scale(jobsUpTo) }
+func (s Storage) full() bool { return s.Limit > 0 && float64(s.Used) > jobsUpTo*float64(s.Limit) }
 
 // fuller reports whether s is fuller than o.
 func (s Storage) fuller(o Storage) bool {
@@ -35,14 +33,14 @@ func (c *Client) Storage(ctx context.Context) (fullest Storage, err error) {
 		if err != nil {
 			return err //nolint:wrapcheck // retry wraps it
 		}
-		fullest = Storage{"the account's storage", budget.Bytes(account.Store), budget.Bytes(max(account.Limits.MaxStore, 0))}
+		fullest = Storage{"the account's storage", int64(account.Store), max(account.Limits.MaxStore, 0)}
 		for _, name := range []string{streamJobs, streamResults} {
 			s, err := c.js.Stream(ctx, name)
 			if err != nil {
 				return err //nolint:wrapcheck // retry wraps it
 			}
 			info := s.CachedInfo()
-			if now := (Storage{"stream " + name, budget.Bytes(info.State.Bytes), budget.Bytes(max(info.Config.MaxBytes, 0))}); now.fuller(fullest) {
+			if now := (Storage{"stream " + name, int64(info.State.Bytes), max(info.Config.MaxBytes, 0)}); now.fuller(fullest) {
 				fullest = now
 			}
 		}
@@ -55,9 +53,11 @@ func (c *Client) Storage(ctx context.Context) (fullest Storage, err error) {
 type StorageError struct{ Storage }
 
 func (e *StorageError) Error() string {
-	return fmt.Sprintf("%s holds %v of %v: no more jobs are taken beyond %.0f %%, for the results of those that are queued must have room",
-		e.What, e.Used, e.Limit, 100*jobsUpTo)
+	return fmt.Sprintf("%s holds %.1f of %.1f MiB: no more jobs are taken beyond %.0f %%, for the results of those that are queued must have room",
+		e.What, mib(e.Used), mib(e.Limit), 100*jobsUpTo)
 }
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
 // Hint says what to do.
 func (e *StorageError) Hint() string {

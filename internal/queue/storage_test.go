@@ -27,12 +27,12 @@ func TestStorageRunsOut(t *testing.T) {
 	newBatch(t, c, api.Batch{ID: "new"}, 1)
 	large := func(d *Delivery) *api.Result {
 		r := answer200(d.Job, "")
-		r.Response.Body, _ = json.Marshal(string(bytes.Repeat([]byte("x"), limit/11)))
+		r.Response.Body, _ = json.Marshal(string(bytes.Repeat([]byte("x"), limit/12)))
 		return r
 	}
 	taker, _ := startTaker(t, c, TakerOptions{Models: []string{model}, Batch: "old"})
 	ds := take(t, taker, 12)
-	for _, d := range ds[:9] {
+	for _, d := range ds[:10] {
 		require.NoError(t, d.Complete(t.Context(), large(d)))
 	}
 	_, err = c.PublishJobs(t.Context(), jobs("new", 5))
@@ -41,7 +41,7 @@ func TestStorageRunsOut(t *testing.T) {
 	require.Contains(t, err.Error(), "stream RESULTS holds")
 	require.Contains(t, full.Hint(), "submit purge")
 
-	for _, d := range ds[9:11] { // what was taken has room
+	for _, d := range ds[10:11] { // what was taken has room
 		require.NoError(t, d.Complete(t.Context(), large(d)))
 	}
 	stored := make(chan error, 1)
