@@ -44,7 +44,7 @@ func withQueue(cmd *cobra.Command, f func(context.Context, session) error) error
 		return err
 	}
 	defer client.Close()
-	if err := client.EnsureTopology(ctx, queue.Topology{}); err != nil {
+	if err := client.EnsureTopology(ctx, topology(c)); err != nil {
 		return fmt.Errorf("prepare the queue: %w", err)
 	}
 	return f(ctx, session{client, c, screen, log})

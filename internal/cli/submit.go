@@ -55,7 +55,7 @@ Exit codes: 0 all done, 3 some jobs failed (their errors are written), 1 failed,
 	config.SubmitFlags(run.Flags())
 	config.WorkerFlags(run.Flags())
 	root.AddCommand(run, sendCommand(), waitCommand(), resultsCommand(), statusCommand(), pauseCommand(), resumeCommand(),
-		cancelCommand(), deadCommand(), showCommand(), EngineCommand())
+		cancelCommand(), deadCommand(), purgeCommand(), showCommand(), EngineCommand())
 	return root
 }
 
@@ -191,7 +191,7 @@ func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, scree
 		return nil, nil, err
 	}
 	defer client.Close()
-	if err := client.EnsureTopology(ctx, queue.Topology{}); err != nil {
+	if err := client.EnsureTopology(ctx, topology(c)); err != nil {
 		return nil, nil, fmt.Errorf("prepare the queue: %w", err)
 	}
 	if c.Submit.Listen == "" { // nobody else is at work here

@@ -92,7 +92,7 @@ func connect(ctx context.Context, c *config.Config, log *zap.Logger) (*queue.Cli
 	if err != nil {
 		return nil, err
 	}
-	if err := client.EnsureTopology(ctx, queue.Topology{}); err != nil {
+	if err := client.EnsureTopology(ctx, topology(c)); err != nil {
 		client.Close()
 		return nil, fmt.Errorf("prepare the queue: %w", err)
 	}
@@ -124,4 +124,10 @@ func stopped(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
+}
+
+// topology is what the configuration says of the streams.
+func topology(c *config.Config) queue.Topology {
+	kept, _ := c.NATS.Kept() // it was checked
+	return queue.Topology{ResultsMaxAge: kept}
 }

@@ -64,6 +64,8 @@ type NATS struct {
 	TLSCert  string `mapstructure:"tlscert"`
 	TLSKey   string `mapstructure:"tlskey"`
 	TLSCA    string `mapstructure:"tlsca"`
+	// ResultsTTL is how long results are kept, a duration; "" = as before.
+	ResultsTTL string `mapstructure:"results_ttl"`
 }
 
 // Log says what is logged and how.
@@ -94,10 +96,16 @@ type Submit struct {
 }
 
 // Limit is the time that Deadline gives, 0 = none. ok is false if it is no such time.
-func (s *Submit) Limit() (limit time.Duration, ok bool) {
-	if s.Deadline == "" {
+func (s *Submit) Limit() (limit time.Duration, ok bool) { return parseTime(s.Deadline, time.Second) }
+
+// Kept is the time that ResultsTTL gives, 0 = none. ok is false if it is no such time.
+func (n *NATS) Kept() (limit time.Duration, ok bool) { return parseTime(n.ResultsTTL, time.Minute) }
+
+// parseTime reads a duration of at least so much, "" = 0.
+func parseTime(text string, least time.Duration) (d time.Duration, ok bool) {
+	if text == "" {
 		return 0, true
 	}
-	limit, err := time.ParseDuration(s.Deadline)
-	return limit, err == nil && limit >= time.Second
+	d, err := time.ParseDuration(text)
+	return d, err == nil && d >= least
 }

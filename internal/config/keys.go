@@ -82,6 +82,8 @@ func keys() []key {
 		{name: "tlskey", def: "", env: "NATS_KEY", commands: both | manage, usage: "`file` with the key of tlscert"},
 		{name: "tlsca", def: "", env: "NATS_CA", commands: both | manage, usage: "`file` with the TLS certificates to trust"},
 
+		{name: "results_ttl", def: "", commands: both | manage, usage: "`time` that results are kept in the queue, such as 24h or 168h; empty = as it is there, at first 7 days"},
+
 		{name: "log_level", def: "info", commands: both | manage, usage: "debug, info, warn or error"},
 		{name: "log_format", def: "auto", commands: both | manage, usage: "console, json, or auto: console on a terminal and json elsewhere"},
 		{name: "debug_mode", def: false, commands: both | manage, usage: "log_level debug, unless that is given"},

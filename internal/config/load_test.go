@@ -96,7 +96,7 @@ func TestLoadEverySettingEveryWay(t *testing.T) {
 		"cache_type_k": "q8_0", "cache_type_v": "bf16", "kv_layout": "unified", "swap_gb": "1.5", "layer_stats": "true",
 		"model": "small=/models/m.gguf", "hf_endpoint": "https://hub.example", "hf_token": "hf_abc", "llama_lib": "/lib", "device": "cuda:1", "nvml_path": "/nvml.so", "threads": "3",
 		"context_size": "2048", "batch_size": "256", "worker_name": "w", "server": "tls://a:4222,b", "creds": "c",
-		"user": "u", "password": "p", "nkey": "k", "tlscert": "cert", "tlskey": "key", "tlsca": "ca", "log_level": "warn",
+		"user": "u", "password": "p", "nkey": "k", "tlscert": "cert", "tlskey": "key", "tlsca": "ca", "results_ttl": "48h", "log_level": "warn",
 		"log_format": "json", "debug_mode": "true", "output": "out.jsonl", "errors": "err.jsonl", "prompt": "Hi", "max_tokens": "9",
 		"reproducible": "true", "seed": "7", "temperature": "0.5", "priority": "low", "weight": "300", "max_in_flight": "40", "deadline": "24h", "new": "true", "quiet": "true", "local": "true",
 		"store_dir": "/store", "listen": "127.0.0.1:4333",
@@ -116,7 +116,7 @@ func TestLoadEverySettingEveryWay(t *testing.T) {
 			ContextSize: 2048, BatchSize: 256, WorkerName: "w",
 		},
 		Hub:  Hub{Endpoint: "https://hub.example", Token: "hf_abc"},
-		NATS: NATS{Server: "tls://a:4222,b", Creds: "c", User: "u", Password: "p", NKey: "k", TLSCert: "cert", TLSKey: "key", TLSCA: "ca"},
+		NATS: NATS{Server: "tls://a:4222,b", Creds: "c", User: "u", Password: "p", NKey: "k", TLSCert: "cert", TLSKey: "key", TLSCA: "ca", ResultsTTL: "48h"},
 		Log:  Log{Level: "warn", Format: "json", DebugMode: true},
 		Submit: Submit{
 			Output: "out.jsonl", Errors: "err.jsonl", Prompt: "Hi", MaxTokens: 9, Reproducible: true, Seed: &seed, Temperature: &temperature,

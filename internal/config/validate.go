@@ -63,6 +63,8 @@ func (c *Config) validateConnection(v *validator) {
 	v.check("tlskey", n.TLSKey, n.TLSCert == "" || n.TLSKey != "", "the key file of tlscert")
 	v.check("tlscert", n.TLSCert, n.TLSKey == "" || n.TLSCert != "", "the certificate file of tlskey")
 	v.check("user", n.User, n.Password == "" || n.User != "", "the user of the password")
+	_, ok := n.Kept()
+	v.check("results_ttl", n.ResultsTTL, ok, "a time from 1m on, such as 24h, or nothing")
 	v.oneOf("log_level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log_format", c.Log.Format, "auto", "console", "json")
 }

@@ -52,6 +52,7 @@ func TestValidate(t *testing.T) {
 		{"seed", func(c *Config) { c.Submit.Seed = &seed }, "from 0 to 4294967294"},
 		{"temperature", func(c *Config) { c.Submit.Temperature = &hot }, "from 0 to 2"},
 		{"priority", func(c *Config) { c.Submit.Priority = "urgent" }, "high, normal, low"},
+		{"results_ttl", func(c *Config) { c.NATS.ResultsTTL = "7d" }, "from 1m on"},
 		{"weight", func(c *Config) { c.Submit.Weight = 0 }, "got 0, allowed: 1 to 10000"},
 		{"max_in_flight", func(c *Config) { c.Submit.MaxInFlight = -1 }, "or 0 (no bound)"},
 		{"deadline", func(c *Config) { c.Submit.Deadline = "tomorrow" }, "such as 90m or 24h"},
