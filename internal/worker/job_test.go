@@ -300,7 +300,6 @@ func finish(w *Worker, j *job) budget.Bytes {
 	return w.leave(j)
 }
 
-
 // TestBuffersOfSets: a result that lists all members of all sets takes more on its way.
 func TestBuffersOfSets(t *testing.T) {
 	t.Parallel()
