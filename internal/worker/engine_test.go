@@ -141,8 +141,11 @@ func TestEngineBeyondItsGrant(t *testing.T) {
 	require.Equal(t, "engine_crashed", *failed.Code)
 	require.Contains(t, failed.Message, "its memory was bounded to")
 	require.GreaterOrEqual(t, len(e.begun()), 2, "a new one took the place of the first")
-	said := logged.FilterMessage("the engine process died, a new one is started").All()
-	require.Len(t, said, 2)
+	died := func() []observer.LoggedEntry {
+		return logged.FilterMessage("the engine process died, a new one is started").All()
+	}
+	require.Eventually(t, func() bool { return len(died()) == 2 }, 10*time.Second, time.Millisecond)
+	said := died()
 	require.Contains(t, said[0].ContextMap()["reason"], "its memory was bounded to")
 }
 

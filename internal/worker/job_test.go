@@ -300,30 +300,6 @@ func finish(w *Worker, j *job) budget.Bytes {
 	return w.leave(j)
 }
 
-// TestBuffersOfSets: a result that lists all members of all sets takes more on its way.
-func TestBuffersOfSets(t *testing.T) {
-	t.Parallel()
-	w := newWorker(t, newQueue(t), &script{}, nil)
-	var sizes []budget.Bytes
-	for _, tempo := range []string{
-		`{}`, `{"selection_threshold":0.1}`, `{"selection_threshold":0.1,"return_parallel_sets":true}`,
-		`{"selection_threshold":0.1,"max_parallel_tokens":2,"return_parallel_sets":true}`,
-	} {
-		j := newJob(t, w.Worker, "j", 100)
-		j.delivery.Job.URL = api.ChatCompletions
-		j.delivery.Job.Body = json.RawMessage(`{"max_tokens":100,"messages":[{"role":"user","content":"hello"}],"tempo":` + tempo + `}`)
-		request, err := api.ParseRequest(j.delivery.Job.URL, j.delivery.Job.Body)
-		require.NoError(t, err)
-		require.NoError(t, w.leaseBuffers(j, request))
-		sizes = append(sizes, j.buffers.Size()-ticketBuffers-4*budget.Bytes(len(j.delivery.Job.Body)))
-		finish(w.Worker, j)
-	}
-	width := budget.Bytes(min(w.pool.sequences, int(w.cells.Load())/100))
-	require.Equal(t, []budget.Bytes{
-		2 * 100 * tokenBytes, 2 * 100 * width * tokenBytes, 2 * 100 * width * (tokenBytes + memberBytes), 2 * 100 * 2 * (tokenBytes + memberBytes),
-	}, sizes)
-}
-
 // TestCancelEndsRunningJobs: a batch that is cancelled has its running jobs stop, and each job has
 // one result.
 func TestCancelEndsRunningJobs(t *testing.T) {
