@@ -109,7 +109,7 @@ func (c *Client) refuseQueued(ctx context.Context, ended *EndedError) error {
 				return c.dropBlob(ctx, q.blob)
 			})
 		}
-		return group.Wait() //nolint:wrapcheck // of this package
+		return group.Wait()
 	})
 	if err != nil || last == 0 {
 		return err
@@ -154,7 +154,7 @@ func (c *Client) eachQueued(ctx context.Context, filter string, fn func([]queued
 					return nil
 				}
 				if err != nil {
-					return err //nolint:wrapcheck // retry wraps it
+					return err
 				}
 				after = m.Sequence + 1
 				q := queued{sequence: m.Sequence, blob: m.Header.Get(headerBlob)}

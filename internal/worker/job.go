@@ -49,7 +49,7 @@ func (w *Worker) admit(ctx context.Context, d *queue.Delivery, t ticket) *job {
 	j.ctx, j.end = context.WithCancelCause(ctx)
 	j.suspect = crashes(d) > 0
 	if d.Life() != nil {
-		context.AfterFunc(d.Life(), func() {
+		context.AfterFunc(d.Life(), func() { //nolint:contextcheck // the batch's life, not the caller's
 			ended := error(errAlreadyDone)
 			if early, ok := errors.AsType[*queue.EndedError](context.Cause(d.Life())); ok {
 				ended = early

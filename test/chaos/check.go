@@ -145,7 +145,7 @@ func (w *world) checkText(r api.Result, t *tally) {
 func (w *world) checkFile(t *tally) error {
 	f, err := os.Open(w.path("results.jsonl"))
 	if err != nil {
-		return err
+		return fmt.Errorf("read the output: %w", err)
 	}
 	defer f.Close()
 	lines := map[string]int{}
@@ -205,27 +205,31 @@ func (w *world) checkLedgers(ctx context.Context, c *queue.Client, t *tally) err
 }
 
 func (w *world) print(t *tally) {
-	fmt.Println("\nwhat went wrong:")
+	fmt.Fprintln(w.out, "\nwhat went wrong:")
 	w.mu.Lock()
 	for _, f := range faults() {
-		fmt.Printf("  %-36s %6d\n", f.name, w.counts[f.name])
+		fmt.Fprintf(w.out, "  %-36s %6d\n", f.name, w.counts[f.name])
 	}
 	w.mu.Unlock()
-	fmt.Println("what came of it:")
+	fmt.Fprintln(w.out, "what came of it:")
 	for _, row := range []struct {
 		name string
 		n    int
 	}{
-		{"submitted", w.o.jobs}, {"answered", t.answered}, {"dead letters", t.dead}, {"other failures", t.refused},
-		{"at a later attempt", t.again}, {"wrong", len(t.wrong)},
+		{"submitted", w.o.jobs},
+		{"answered", t.answered},
+		{"dead letters", t.dead},
+		{"other failures", t.refused},
+		{"at a later attempt", t.again},
+		{"wrong", len(t.wrong)},
 	} {
-		fmt.Printf("  %-36s %6d\n", row.name, row.n)
+		fmt.Fprintf(w.out, "  %-36s %6d\n", row.name, row.n)
 	}
 	for i, text := range t.wrong {
 		if i == 20 {
-			fmt.Println("  …")
+			fmt.Fprintln(w.out, "  …")
 			break
 		}
-		fmt.Println("  " + text)
+		fmt.Fprintln(w.out, "  "+text)
 	}
 }

@@ -17,37 +17,47 @@ import (
 type fault struct {
 	name   string
 	weight int // how often, against the others
-	do     func(w *world, r *rand.Rand)
+	do     func(ctx context.Context, w *world, r *rand.Rand)
 }
 
 func faults() []fault {
 	return []fault{
-		{"worker killed", 4, func(w *world, r *rand.Rand) {
+		{"worker killed", 4, func(ctx context.Context, w *world, r *rand.Rand) {
 			p := w.workers[r.IntN(len(w.workers))]
 			p.kill()
-			time.Sleep(between(r, 0, time.Second))
+			pause(ctx, between(r, 0, time.Second))
 			_ = p.start() // check finds out
 		}},
-		{"engine killed", 4, func(w *world, r *rand.Rand) {
+		{"engine killed", 4, func(_ context.Context, w *world, r *rand.Rand) {
 			for _, pid := range children(w.workers[r.IntN(len(w.workers))].pid()) {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		}},
-		{"worker stopped beyond its AckWait", 1, func(w *world, r *rand.Rand) {
+		{"worker stopped beyond its AckWait", 1, func(ctx context.Context, w *world, r *rand.Rand) {
 			p := w.workers[r.IntN(len(w.workers))]
 			p.signal(syscall.SIGSTOP)
-			time.Sleep(ackWait + between(r, 0, 2*time.Second))
+			pause(ctx, ackWait+between(r, 0, 2*time.Second))
 			p.signal(syscall.SIGCONT)
 		}},
-		{"nats-server killed", 1, func(w *world, r *rand.Rand) {
+		{"nats-server killed", 1, func(ctx context.Context, w *world, r *rand.Rand) {
 			w.nats.kill()
-			time.Sleep(between(r, 0, 2*time.Second))
+			pause(ctx, between(r, 0, 2*time.Second))
 			_ = w.nats.start()
 		}},
-		{"connections cut", 2, func(w *world, r *rand.Rand) {
+		{"connections cut", 2, func(_ context.Context, w *world, r *rand.Rand) {
 			w.proxy.cut(between(r, 0, 2*time.Second))
 		}},
-		{"submit killed", 2, func(w *world, _ *rand.Rand) { w.submit.kill() }},
+		{"submit killed", 2, func(_ context.Context, w *world, _ *rand.Rand) { w.submit.kill() }},
+	}
+}
+
+// pause waits, but not longer than until ctx is done.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -68,14 +78,14 @@ func (w *world) breakThings(ctx context.Context, r *rand.Rand, done chan error) 
 	free := make(chan struct{}, 3)
 	end := time.Now().Add(w.o.faults)
 	for time.Now().Before(end) && ctx.Err() == nil && len(done) == 0 {
-		time.Sleep(between(r, 50*time.Millisecond, 600*time.Millisecond))
+		pause(ctx, between(r, 50*time.Millisecond, 600*time.Millisecond))
 		f, own := list[r.IntN(len(list))], rand.New(rand.NewPCG(r.Uint64(), 2))
 		free <- struct{}{}
 		w.mu.Lock()
 		w.counts[f.name]++
 		w.mu.Unlock()
 		running.Go(func() {
-			f.do(w, own)
+			f.do(ctx, w, own)
 			<-free
 		})
 	}
@@ -83,7 +93,7 @@ func (w *world) breakThings(ctx context.Context, r *rand.Rand, done chan error) 
 	for _, p := range append([]*process{w.nats}, w.workers...) {
 		p.signal(syscall.SIGCONT)
 		if err := p.start(); err != nil {
-			fmt.Println("a process does not start:", err)
+			fmt.Fprintln(w.out, "a process does not start:", err)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -44,7 +45,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	exit(run(ctx, o))
+	exit(run(ctx, o, os.Stdout))
 }
 
 // part runs what this program starts of itself, and reports whether it was asked to.
@@ -70,18 +71,18 @@ func exit(err error) {
 }
 
 // run is one run: send, break, wait, check.
-func run(ctx context.Context, o options) (err error) {
-	fmt.Printf("seed %d: %d jobs, %d workers, faults for %v\n", o.seed, o.jobs, o.workers, o.faults)
+func run(ctx context.Context, o options, out io.Writer) (err error) {
+	fmt.Fprintf(out, "seed %d: %d jobs, %d workers, faults for %v\n", o.seed, o.jobs, o.workers, o.faults)
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	w, err := newWorld(ctx, o)
+	w, err := newWorld(ctx, o, out)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		err = errors.Join(err, w.close())
 		if err != nil || o.keep {
-			fmt.Println("logs and files are in", w.dir)
+			fmt.Fprintln(out, "logs and files are in", w.dir)
 			return
 		}
 		err = os.RemoveAll(w.dir)

@@ -18,5 +18,5 @@ func TestMain(m *testing.M) {
 // TestChaos is a short run of what `make chaos` does at length.
 func TestChaos(t *testing.T) {
 	t.Chdir("../..")
-	require.NoError(t, run(t.Context(), options{jobs: 1000, workers: 2, seed: 1, faults: 8 * time.Second, limit: 3 * time.Minute}))
+	require.NoError(t, run(t.Context(), options{jobs: 1000, workers: 2, seed: 1, faults: 8 * time.Second, limit: 3 * time.Minute}, t.Output()))
 }

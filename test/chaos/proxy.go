@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -22,7 +23,7 @@ type proxy struct {
 func newProxy(to string) (*proxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listen: %w", err)
 	}
 	p := &proxy{listener: l, to: to, open: map[net.Conn]bool{}}
 	p.running.Go(p.accept)
@@ -87,8 +88,8 @@ func (p *proxy) close() error {
 	err := p.listener.Close()
 	p.cut(0)
 	p.running.Wait()
-	if errors.Is(err, net.ErrClosed) {
-		return nil
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close the proxy: %w", err)
 	}
-	return err
+	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
 	"hash/fnv"
 	"os"
 	"os/signal"
@@ -40,13 +41,13 @@ func runWorker(args []string) error {
 	url := flags.String("server", "", "of the queue")
 	name := flags.String("name", "", "of the worker")
 	if err := flags.Parse(args); err != nil {
-		return err
+		return fmt.Errorf("read the flags: %w", err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log, err := zap.NewDevelopment()
 	if err != nil {
-		return err
+		return fmt.Errorf("make a log: %w", err)
 	}
 	client, err := connect(ctx, *url, log)
 	if err != nil {
@@ -55,7 +56,7 @@ func runWorker(args []string) error {
 	defer client.Close()
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return fmt.Errorf("find this program: %w", err)
 	}
 	monitor := budget.NewMonitor(budget.ProportionalSetSize, time.Second, log)
 	monitor.Add(os.Getpid())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 // world is everything that runs.
 type world struct {
 	o       options
+	out     io.Writer // of the report
 	dir     string
 	proxy   *proxy
 	nats    *process
@@ -27,10 +29,10 @@ type world struct {
 }
 
 // newWorld builds the programs and prepares the files.
-func newWorld(ctx context.Context, o options) (_ *world, err error) {
-	w := &world{o: o, counts: map[string]int{}}
+func newWorld(ctx context.Context, o options, out io.Writer) (_ *world, err error) {
+	w := &world{o: o, out: out, counts: map[string]int{}}
 	if w.dir, err = os.MkdirTemp("", "tempo-chaos-"); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make a directory: %w", err)
 	}
 	build := exec.CommandContext(ctx, "go", "build", "-o", w.dir+"/", "./cmd/submit", "github.com/nats-io/nats-server/v2")
 	build.Stderr = os.Stderr
@@ -47,11 +49,11 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 	}
 	conf := fmt.Sprintf("listen: %q\nserver_name: chaos\nmax_payload: 1MB\njetstream { store_dir: %q }\n", address, w.path("nats"))
 	if err := os.WriteFile(w.path("nats.conf"), []byte(conf), 0o600); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("write the configuration: %w", err)
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	w.nats = w.process("nats-server", w.path("nats-server"), "-c", w.path("nats.conf"))
 	for i := range o.workers {
@@ -68,7 +70,7 @@ func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("look for a free port: %w", err)
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port, nil
@@ -82,7 +84,7 @@ func customID(i int) string { return fmt.Sprintf("line-%d", i) }
 func (w *world) writeJobs() error {
 	f, err := os.Create(w.path("jobs.jsonl"))
 	if err != nil {
-		return err
+		return fmt.Errorf("write the jobs: %w", err)
 	}
 	for i := range w.o.jobs {
 		if _, err := fmt.Fprintf(f, "{\"custom_id\":%q,\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\"body\":{\"model\":%q,\"messages\":[{\"role\":\"user\",\"content\":%q}]}}\n",
@@ -90,7 +92,7 @@ func (w *world) writeJobs() error {
 			return errors.Join(err, f.Close())
 		}
 	}
-	return f.Close()
+	return errors.Join(f.Close())
 }
 
 func (w *world) start(context.Context) error {
@@ -155,7 +157,7 @@ func (p *process) start() error {
 	}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return fmt.Errorf("open a log: %w", err)
 	}
 	cmd := exec.Command(p.args[0], p.args[1:]...) //nolint:noctx // it is killed in many other ways
 	cmd.Stdout, cmd.Stderr = log, log
