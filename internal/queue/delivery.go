@@ -207,7 +207,12 @@ func (d *Delivery) Attempts() []api.Attempt { return d.history.Failed }
 
 // Life is done when the job's batch has ended; its cause is an *[EndedError] if the batch was
 // cancelled or its time is over.
-func (d *Delivery) Life() context.Context { return d.life }
+func (d *Delivery) Life() context.Context {
+	if d.life == nil { // no taker gave it
+		return context.Background()
+	}
+	return d.life
+}
 
 // Refuse is Complete with the result of a job whose batch has ended.
 func (d *Delivery) Refuse(ctx context.Context, ended *EndedError) error {

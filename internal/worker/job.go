@@ -21,6 +21,7 @@ type job struct {
 	delivery *queue.Delivery
 	ctx      context.Context //nolint:containedctx // the job's own; its cause says why it was ended
 	end      context.CancelCauseFunc
+	unwatch  func() bool   // see watchBatch
 	left     chan struct{} // closed when the job has given its memory back
 	lease    *jobLease
 	buffers  *budget.Lease // host memory for the request and the result
@@ -48,15 +49,7 @@ func (w *Worker) admit(ctx context.Context, d *queue.Delivery, t ticket) *job {
 	j.lease.first = j.lease.Tokens()
 	j.ctx, j.end = context.WithCancelCause(ctx)
 	j.suspect = crashes(d) > 0
-	if d.Life() != nil {
-		context.AfterFunc(d.Life(), func() { //nolint:contextcheck // the batch's life, not the caller's
-			ended := error(errAlreadyDone)
-			if early, ok := errors.AsType[*queue.EndedError](context.Cause(d.Life())); ok {
-				ended = early
-			}
-			j.end(ended)
-		})
-	}
+	j.unwatch = j.watchBatch() //nolint:contextcheck // the batch's life, not the caller's
 	w.mu.Lock()
 	w.running = append(w.running, j)
 	begins := !w.busy
@@ -69,6 +62,18 @@ func (w *Worker) admit(ctx context.Context, d *queue.Delivery, t ticket) *job {
 		w.logMemory("before generation")
 	}
 	return j
+}
+
+// watchBatch ends the job when its batch ends, until stop is called.
+func (j *job) watchBatch() (stop func() bool) {
+	life := j.delivery.Life()
+	return context.AfterFunc(life, func() {
+		ended := error(errAlreadyDone)
+		if early, ok := errors.AsType[*queue.EndedError](context.Cause(life)); ok {
+			ended = early
+		}
+		j.end(ended)
+	})
 }
 
 // leave gives the job's place on the device and its slot back; its result may
@@ -88,6 +93,7 @@ func (w *Worker) leave(j *job) budget.Bytes {
 // cannot go on.
 func (w *Worker) process(work context.Context, j *job) error {
 	log := w.log.With(zap.String("batch", j.delivery.Job.Batch), zap.String("job", j.delivery.Job.ID))
+	defer j.unwatch()
 	result, err := w.run(j)
 	peak := w.leave(j)
 	defer j.buffers.Release()
