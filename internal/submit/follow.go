@@ -33,6 +33,7 @@ type follower struct {
 	tokens            int // generated, of results that are not resumed
 	embedded          int // read for embeddings, of the same
 	workers           map[string]bool
+	expires           int64 // when the batch's time is over, Unix seconds; 0 = never
 	total             int   // jobs that were sent
 	awaited           lines // of the jobs that were sent and have no result yet
 	any               bool  // results of all jobs of the batch are awaited, whoever sent them
@@ -118,8 +119,18 @@ func (f *follower) follow(ctx context.Context, client *queue.Client) error {
 	defer status.Stop()
 	defer log.Stop()
 	defer f.show("")
+	var over <-chan time.Time
+	if f.expires > 0 {
+		timer := time.NewTimer(time.Until(time.Unix(f.expires, 0)))
+		defer timer.Stop()
+		over = timer.C
+	}
 	for f.done() < f.total {
 		select {
+		case <-over: // workers see to it too, if there are any
+			if _, err := client.Expire(ctx, f.batch.ID); err != nil {
+				return err
+			}
 		case r := <-results:
 			if err := f.take(r); err != nil {
 				return err

@@ -184,6 +184,7 @@ func (b *Batch) queue(ctx context.Context, client *queue.Client, f *follower) er
 	if err != nil {
 		return err
 	}
+	f.expires = object.ExpiresAt
 	if !object.Status.Runs() { // it was ended while it was sent: so is what came after that
 		if err := client.EndAgain(ctx, object); err != nil {
 			return err

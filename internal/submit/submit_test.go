@@ -350,6 +350,19 @@ func TestInterruptionBehindTheLastResult(t *testing.T) {
 	require.Equal(t, api.Completed, status(t, c, b.ID))
 }
 
+// A batch whose time is over ends, also where no worker is.
+func TestDeadlineWithoutWorkers(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	o := options(write(t, prompts(3)...))
+	o.Deadline = time.Second
+	s := send(t, c, o)
+	require.Equal(t, 3, s.Failed)
+	text, err := os.ReadFile(o.Output)
+	require.NoError(t, err)
+	require.Equal(t, 3, strings.Count(string(text), queue.CodeExpired))
+}
+
 func TestNoWorkerYet(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)

@@ -46,7 +46,7 @@ func (b *Batch) wait(ctx context.Context, client *queue.Client, f *follower, now
 	if err != nil {
 		return err
 	}
-	f.total = object.RequestCounts.Total
+	f.total, f.expires = object.RequestCounts.Total, object.ExpiresAt
 	if err := f.follow(ctx, client); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -347,7 +348,8 @@ func retryDelay(why error, attempt int) time.Duration {
 	if _, shrunk := errors.AsType[*shrunkError](why); shrunk {
 		return shrunkDelay
 	}
-	return min(time.Second<<min(attempt-1, 5), 30*time.Second)
+	d := min(time.Second<<min(attempt-1, 5), 30*time.Second)
+	return d + rand.N(d/2) // many must not come back at once
 }
 
 // shrunkDelay gives others, or this worker's pool, time to have room again.
