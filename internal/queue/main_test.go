@@ -21,13 +21,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // newQueue starts a server of its own for a test, with the streams.
 func newQueue(t *testing.T) *Client {
 	t.Helper()
+	return newQueueWith(t, Topology{})
+}
+
+func newQueueWith(t *testing.T, topology Topology) *Client {
+	t.Helper()
 	e, err := StartEmbedded(EmbeddedOptions{Dir: t.TempDir(), MaxPayload: 1 << 20}, nil)
 	require.NoError(t, err)
 	t.Cleanup(e.Stop)
 	c, err := ConnectEmbedded(t.Context(), e, nil)
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
-	require.NoError(t, c.EnsureTopology(t.Context(), Topology{}))
+	require.NoError(t, c.EnsureTopology(t.Context(), topology))
 	return c
 }
 

@@ -15,14 +15,8 @@ import (
 // to end in, and lose nothing.
 func TestStorageRunsOut(t *testing.T) {
 	t.Parallel()
-	e, err := StartEmbedded(EmbeddedOptions{Dir: t.TempDir()}, nil)
-	require.NoError(t, err)
-	t.Cleanup(e.Stop)
-	c, err := ConnectEmbedded(t.Context(), e, nil)
-	require.NoError(t, err)
-	t.Cleanup(c.Close)
 	const limit = 1 << 20
-	require.NoError(t, c.EnsureTopology(t.Context(), Topology{ResultsMax: limit}))
+	c := newQueueWith(t, Topology{ResultsMax: limit})
 	newBatch(t, c, api.Batch{ID: "old"}, 12)
 	newBatch(t, c, api.Batch{ID: "new"}, 1)
 	large := func(d *Delivery) *api.Result {
@@ -35,7 +29,7 @@ func TestStorageRunsOut(t *testing.T) {
 	for _, d := range ds[:10] {
 		require.NoError(t, d.Complete(t.Context(), large(d)))
 	}
-	_, err = c.PublishJobs(t.Context(), jobs("new", 5))
+	_, err := c.PublishJobs(t.Context(), jobs("new", 5))
 	var full *StorageError
 	require.ErrorAs(t, err, &full)
 	require.Contains(t, err.Error(), "stream RESULTS holds")
