@@ -194,24 +194,45 @@ func (c *Client) clear(ctx context.Context, model, id string) error {
 	if err != nil {
 		return err
 	}
-	open := false
+	var b *api.Batch // nil = it was removed
 	err = c.retry(ctx, "read batch "+id, func(ctx context.Context) error {
 		value, _, err := c.lastValue(ctx, bucketBatches, Token(id))
 		if err != nil || value == nil {
 			return err
 		}
-		var b api.Batch
-		err = decode(value, &b)
-		open = !b.Status.Ended()
-		return err
+		b = &api.Batch{}
+		return decode(value, b)
 	})
-	if err != nil || open {
+	if err != nil || b != nil && !b.Status.Ended() {
 		return err
 	}
 	if err := c.deleteConsumer(ctx, consumerName(model, id)); err != nil {
 		return err
 	}
+	if b != nil { // what came late has no answer yet
+		return c.clearAnswered(ctx, *b, jobsOf(model, id))
+	}
 	return c.purge(ctx, streamJobs, jobsOf(model, id), jetstream.WithPurgeSequence(last+1))
+}
+
+// clearAnswered takes jobs of a batch that has ended off the queue. Those that have no result get
+// the one that it was ended; of a completed batch there are none, and if there are they stay.
+func (c *Client) clearAnswered(ctx context.Context, b api.Batch, filter string) error {
+	if b.Status != api.Completed {
+		return c.refuseQueued(ctx, &EndedError{Batch: b.ID, Status: b.Status})
+	}
+	return c.eachQueued(ctx, filter, func(list []queued) error {
+		for _, q := range list {
+			has, err := c.HasResult(ctx, q.job.Batch, q.job.ID)
+			if err == nil && has {
+				err = c.purge(ctx, streamJobs, jobSubject(q.job))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // lastJob is the sequence of the newest message in JOBS.

@@ -103,7 +103,9 @@ func (c *Client) dropJobBlobs(ctx context.Context, filter string) error {
 // consumer may read.
 func (c *Client) dropBlobs(ctx context.Context, stream, filter string) error {
 	var names []string
-	err := c.retry(ctx, "list the blobs of "+filter, func(ctx context.Context) error {
+	err := c.retry(ctx, "list the blobs of "+filter, func(context.Context) error {
+		ctx, cancel := c.bound(ctx, longTimeout)
+		defer cancel()
 		names = nil
 		return c.headers(ctx, stream, filter, 1, func(m jetstream.Msg, _ uint64) {
 			if name := m.Headers().Get(headerBlob); name != "" {

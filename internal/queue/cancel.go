@@ -55,6 +55,9 @@ func (c *Client) Expire(ctx context.Context, id string) (api.Batch, error) {
 
 // endBatch has workers stop, answers for them, and notes the end.
 func (c *Client) endBatch(ctx context.Context, id string, as api.BatchStatus) (api.Batch, error) {
+	if err := c.completeIfDone(ctx, id); err != nil { // nothing is left to end
+		return api.Batch{}, err
+	}
 	b, err := c.UpdateBatch(ctx, id, func(b *api.Batch) error {
 		if b.Status.Runs() {
 			b.Status, b.CancellingAt = api.Cancelling, time.Now().Unix()
@@ -67,7 +70,7 @@ func (c *Client) endBatch(ctx context.Context, id string, as api.BatchStatus) (a
 	if err := c.refuseQueued(ctx, &EndedError{Batch: id, Status: as}); err != nil {
 		return b, err
 	}
-	return c.UpdateBatch(ctx, id, func(b *api.Batch) error {
+	return c.bringUpToDate(ctx, id, 0, func(b *api.Batch) {
 		now := time.Now().Unix()
 		switch {
 		case b.Status.Ended(): // somebody else was faster
@@ -76,7 +79,6 @@ func (c *Client) endBatch(ctx context.Context, id string, as api.BatchStatus) (a
 		default:
 			b.Status, b.CancelledAt = as, now
 		}
-		return nil
 	})
 }
 

@@ -65,6 +65,16 @@ func TestEndAgain(t *testing.T) {
 	_, err := c.Expire(t.Context(), "b")
 	require.NoError(t, err)
 	_, err = c.PublishJobs(t.Context(), jobs("b", 3))
+	var ended *EndedError
+	require.ErrorAs(t, err, &ended)
+	require.Equal(t, api.Expired, ended.Status)
+	late := c.NewPublisher()
+	late.checked = time.Now() // it had looked just before that
+	for j, err := range jobs("b", 3) {
+		require.NoError(t, err)
+		require.NoError(t, late.Add(t.Context(), j))
+	}
+	_, err = late.Flush(t.Context())
 	require.NoError(t, err)
 	b, err := c.Batch(t.Context(), "b")
 	require.NoError(t, err)
@@ -82,8 +92,14 @@ func TestOverdueBatchesEnd(t *testing.T) {
 	c := newQueue(t)
 	newBatch(t, c, api.Batch{ID: "late", ExpiresAt: time.Now().Add(time.Second).Unix()}, 5)
 	left := time.Now().Add(-time.Minute).Unix()
-	newBatch(t, c, api.Batch{ID: "left", Status: api.Cancelling, CancellingAt: left}, 5)
-	newBatch(t, c, api.Batch{ID: "begun", Status: api.Cancelling, CancellingAt: time.Now().Unix()}, 5)
+	for id, begun := range map[string]int64{"left": left, "begun": time.Now().Unix()} {
+		newBatch(t, c, api.Batch{ID: id}, 5)
+		_, err := c.UpdateBatch(t.Context(), id, func(b *api.Batch) error {
+			b.Status, b.CancellingAt = api.Cancelling, begun
+			return nil
+		})
+		require.NoError(t, err)
+	}
 	newTaker(t, c, 0)
 	for id, want := range map[string]api.BatchStatus{"late": api.Expired, "left": api.Cancelled} {
 		require.Eventually(t, func() bool {
@@ -94,4 +110,41 @@ func TestOverdueBatchesEnd(t *testing.T) {
 	}
 	require.Equal(t, CodeExpired, results(t, c, "late", 1)[0].Error.Code)
 	requireCounts(t, c, "begun", 5, 0) // somebody is at it
+}
+
+// Of a batch that is cancelled while it is sent each job that was queued has its result, whatever
+// workers see of it meanwhile.
+func TestCancelWhileItIsSent(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	createBatch(t, c, api.Batch{ID: "b", Status: api.Validating})
+	taker, _ := newTaker(t, c, 0)
+	sent := make(chan Published, 1)
+	begun := make(chan struct{})
+	go func() {
+		p := c.NewPublisher()
+		for j, err := range jobs("b", 30_000) {
+			if err != nil || p.Add(t.Context(), j) != nil {
+				break
+			}
+			if p.checked = time.Now(); p.count.New == 2*chunkJobs { // it looks only after the end
+				select {
+				case <-begun:
+				default:
+					close(begun)
+				}
+			}
+		}
+		n, _ := p.Flush(t.Context()) // what was counted is queued
+		sent <- n
+	}()
+	<-begun
+	_, err := c.Cancel(t.Context(), "b")
+	require.NoError(t, err)
+	n := <-sent
+	b, err := c.Batch(t.Context(), "b")
+	require.NoError(t, err)
+	require.NoError(t, c.EndAgain(t.Context(), b))
+	requireCounts(t, c, "b", 0, n.New)
+	takeNone(t, taker)
 }

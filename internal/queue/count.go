@@ -21,7 +21,7 @@ func (c *Client) Counts(ctx context.Context, id string) (api.Batch, error) {
 // which kind. One that was ended before stays what it is.
 func (c *Client) CompleteBatch(ctx context.Context, id string) (api.Batch, error) {
 	return c.bringUpToDate(ctx, id, 0, func(b *api.Batch) {
-		if c := b.RequestCounts; b.Status.Runs() && c.Completed+c.Failed >= c.Total {
+		if c := b.RequestCounts; b.Status == api.InProgress && c.Completed+c.Failed >= c.Total {
 			b.Status, b.CompletedAt = api.Completed, time.Now().Unix()
 		}
 	})
@@ -37,7 +37,9 @@ func (c *Client) bringUpToDate(ctx context.Context, id string, note int, change 
 	counted := 0
 	var more api.RequestCounts
 	last := b.Tempo.Counted
-	err = c.retry(ctx, "count the results of batch "+id, func(ctx context.Context) error {
+	err = c.retry(ctx, "count the results of batch "+id, func(context.Context) error {
+		ctx, cancel := c.bound(ctx, longTimeout)
+		defer cancel()
 		counted, more, last = 0, api.RequestCounts{}, b.Tempo.Counted
 		return c.headers(ctx, streamResults, resultsOf(id), last+1, func(m jetstream.Msg, sequence uint64) {
 			counted, last = counted+1, sequence
@@ -104,6 +106,9 @@ func (c *Client) headers(ctx context.Context, stream, filter string, from uint64
 	}
 	return nil
 }
+
+// longTimeout bounds one try to go through what a batch has; there may be millions.
+const longTimeout = 5 * time.Minute
 
 // headersChunk is how many messages without bodies are asked for at once.
 const headersChunk = 5000

@@ -64,7 +64,9 @@ func (d *Delivery) Bury(ctx context.Context, reason api.Error, last *api.Attempt
 // DeadLetters calls fn for the dead letters of a batch ("" = of all batches), the oldest first.
 // It ends early, without an error, when fn returns [Stop].
 func (c *Client) DeadLetters(ctx context.Context, batch string, fn func(api.DeadLetter) error) error {
+	var letters []api.DeadLetter
 	err := c.retry(ctx, "list dead letters", func(ctx context.Context) error {
+		letters = nil
 		return c.latest(ctx, streamDLQ, deadOf(batch), func(m jetstream.Msg) error {
 			var letter api.DeadLetter
 			data, err := c.body(ctx, m.Data(), m.Headers())
@@ -75,12 +77,15 @@ func (c *Client) DeadLetters(ctx context.Context, batch string, fn func(api.Dead
 				c.log.Error("a message in DLQ is not a dead letter", zap.String("subject", m.Subject()), zap.Error(err))
 				return nil
 			}
-			if err := fn(letter); err != nil {
-				return &finalError{err}
-			}
+			letters = append(letters, letter)
 			return nil
 		})
 	})
+	for _, letter := range letters {
+		if err == nil {
+			err = fn(letter)
+		}
+	}
 	if errors.Is(err, Stop) {
 		return nil
 	}
@@ -130,12 +135,17 @@ func (c *Client) Revive(ctx context.Context, letter api.DeadLetter) error {
 	if err := c.purge(ctx, "KV_"+bucketAttempts, "$KV."+bucketAttempts+"."+attemptsKey(job.Batch, job.ID)); err != nil {
 		return err
 	}
-	if err := c.purge(ctx, streamResults, resultSubject(job.Batch, job.ID)); err != nil {
+	answered, err := c.dropFailure(ctx, job)
+	if err != nil {
 		return err
+	}
+	if answered { // by a worker that was slow: nothing is to be done again
+		return c.DropDeadLetters(ctx, job.Batch, job.ID)
 	}
 	if _, err := c.UpdateBatch(ctx, job.Batch, func(b *api.Batch) error {
 		if b.Status.Ended() {
 			b.Status, b.CompletedAt, b.CancelledAt, b.CancellingAt = api.InProgress, 0, 0, 0
+			b.ExpiresAt, b.ExpiredAt = 0, 0
 		}
 		b.RequestCounts.Completed, b.RequestCounts.Failed, b.Tempo.Counted = 0, 0, 0 // one is gone
 		return nil
@@ -156,4 +166,22 @@ func (c *Client) Revive(ctx context.Context, letter api.DeadLetter) error {
 		return err
 	}
 	return c.DropDeadLetters(ctx, job.Batch, job.ID) // last: until then it can be repeated
+}
+
+// dropFailure removes the result of a job that failed, and reports whether it has an answer instead.
+func (c *Client) dropFailure(ctx context.Context, job api.Job) (answered bool, err error) {
+	subject := resultSubject(job.Batch, job.ID)
+	var failed bool
+	err = c.retry(ctx, "look for the result of job "+job.ID, func(ctx context.Context) error {
+		m, err := c.last(ctx, streamResults, subject)
+		if m != nil {
+			failed = m.Header.Get(headerOutcome) == outcomeFailed
+			answered = !failed
+		}
+		return err
+	})
+	if err != nil || !failed {
+		return answered, err
+	}
+	return false, c.purge(ctx, streamResults, subject)
 }

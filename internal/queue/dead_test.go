@@ -99,7 +99,19 @@ func TestClearLeavesWhatIsOpenAgain(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.NoError(t, c.clear(t.Context(), model, "b"))
-	requireCounts(t, c, "b", 0, 0)
+	requireCounts(t, c, "b", 3, 0) // nor what nobody has answered
+	taker, _ := newTaker(t, c, 0)
+	require.NoError(t, c.storeResult(t.Context(), "b", "1", []byte("{}"), true))
+	require.NoError(t, c.clear(t.Context(), model, "b"))
+	requireCounts(t, c, "b", 2, 1)
+	takeNone(t, taker)
+	_, err = c.UpdateBatch(t.Context(), "b", func(b *api.Batch) error {
+		b.Status = api.Cancelled
+		return nil
+	})
+	require.NoError(t, err)
+	require.NoError(t, c.clear(t.Context(), model, "b"))
+	requireCounts(t, c, "b", 0, 3)
 }
 
 func dead(t *testing.T, c *Client, batch string) (jobs []string) {

@@ -250,16 +250,36 @@ func (d *Delivery) ack(ctx context.Context) error {
 		msg, _ := d.message()
 		err := d.doubleAck(ctx, msg)
 		switch {
-		case errors.Is(err, jetstream.ErrMsgAlreadyAckd), errors.Is(err, errEnded):
+		case errors.Is(err, jetstream.ErrMsgAlreadyAckd):
 			return nil
+		case errors.Is(err, errEnded):
+			return d.remove(ctx, msg)
 		case errors.Is(err, nats.ErrNoResponders):
 			_, lookErr := d.t.c.js.Consumer(ctx, streamJobs, consumerName(d.Job.Model, d.Job.Batch))
 			if errors.Is(lookErr, jetstream.ErrConsumerNotFound) {
-				return nil
+				return d.remove(ctx, msg)
 			}
 		}
 		return err
 	})
+}
+
+// remove takes the job off the queue where there is no consumer any more to tell. Only this
+// message: the job may have been sent again.
+func (d *Delivery) remove(ctx context.Context, msg jetstream.Msg) error {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return err //nolint:wrapcheck // retry wraps it
+	}
+	s, err := d.t.c.stream(ctx, streamJobs)
+	if err != nil {
+		return err
+	}
+	err = s.DeleteMsg(ctx, meta.Sequence.Stream)
+	if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) { // it is gone
+		return nil
+	}
+	return err //nolint:wrapcheck // retry wraps it
 }
 
 // doubleAck acks a message and waits for the answer. There is none if the consumer goes

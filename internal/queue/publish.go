@@ -173,7 +173,7 @@ func (p *Publisher) flush(ctx context.Context) error {
 		return nil
 	}
 	if now := time.Now(); now.Sub(p.checked) >= checkEvery {
-		if err := p.c.checkRoom(ctx); err != nil {
+		if err := errors.Join(p.c.checkRoom(ctx), p.c.checkOpen(ctx, p.chunk[0].job.Batch)); err != nil {
 			return err
 		}
 		p.checked = now

@@ -47,7 +47,11 @@ func (c *Client) retry(ctx context.Context, what string, try func(context.Contex
 func (c *Client) once(ctx context.Context, try func(context.Context) error) error {
 	ctx, cancel := c.bound(ctx, tryTimeout)
 	defer cancel()
-	return try(ctx)
+	err := try(ctx)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) { // the library does not always say so
+		return errors.Join(err, ctx.Err())
+	}
+	return err
 }
 
 // bound bounds a context by a time and by the connection: what was asked for
@@ -99,7 +103,7 @@ func transient(err error) bool {
 	switch {
 	case errors.As(err, &final), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrMaxPayload):
 		return false
-	case errors.Is(err, jetstream.ErrNoStreamResponse), code(err) == codeBatchIncomplete:
+	case errors.Is(err, jetstream.ErrNoStreamResponse), code(err) == codeBatchIncomplete, errors.Is(err, context.DeadlineExceeded):
 		return true
 	case status(err) != 0:
 		return status(err) == 429 || status(err) >= 500

@@ -2,7 +2,10 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"tempo/api"
 )
 
 // Storage is how full the fullest of what bounds the queue's storage is.
@@ -74,6 +77,20 @@ func (c *Client) checkRoom(ctx context.Context) error {
 	return err
 }
 
+// checkOpen returns an *[EndedError] if a batch was ended before all its jobs were sent.
+func (c *Client) checkOpen(ctx context.Context, id string) error {
+	b, err := c.Batch(ctx, id)
+	switch {
+	case errors.Is(err, ErrNoBatch): // jobs may come before it
+		return nil
+	case err != nil || b.Status.Runs() || b.Status == api.Completed:
+		return err
+	case b.Status.Ended():
+		return &EndedError{Batch: id, Status: b.Status}
+	}
+	return &EndedError{Batch: id, Status: endOf(b)}
+}
+
 // keepResultsFor changes how long results are kept, if it is another time than now.
 func (c *Client) keepResultsFor(ctx context.Context, t Topology) error {
 	if t.ResultsMaxAge == 0 {
@@ -89,6 +106,7 @@ func (c *Client) keepResultsFor(ctx context.Context, t Topology) error {
 			return nil
 		}
 		cfg.MaxAge = t.ResultsMaxAge
+		cfg.Duplicates = min(cfg.Duplicates, cfg.MaxAge) // the server wants it so
 		_, err = c.js.UpdateStream(ctx, cfg)
 		return err //nolint:wrapcheck // retry wraps it
 	})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"go.uber.org/zap"
+
 	"tempo/api"
 )
 
@@ -24,13 +26,13 @@ func (t *Taker) tendBatches(ctx context.Context) error {
 		case now = <-tick.C:
 		}
 		for _, b := range t.overdue(now) {
-			if _, err := t.c.endBatch(ctx, b.ID, endOf(b)); err != nil && !errors.Is(err, ErrNoBatch) {
-				return err
+			if _, err := t.c.endBatch(ctx, b.ID, endOf(b)); err != nil && ctx.Err() == nil && !errors.Is(err, ErrNoBatch) {
+				t.log.Warn("a batch could not be ended yet", zap.String("batch", b.ID), zap.Error(err))
 			}
 		}
 		for _, id := range t.dry() {
-			if err := t.c.completeIfDone(ctx, id); err != nil && !errors.Is(err, ErrNoBatch) {
-				return err
+			if err := t.c.completeIfDone(ctx, id); err != nil && ctx.Err() == nil && !errors.Is(err, ErrNoBatch) {
+				t.log.Warn("it could not be found out whether a batch is done", zap.String("batch", id), zap.Error(err))
 			}
 		}
 	}
@@ -55,12 +57,16 @@ func (t *Taker) dry() (ids []string) {
 
 // completeIfDone completes a batch that has all its results.
 func (c *Client) completeIfDone(ctx context.Context, id string) error {
+	b, err := c.Batch(ctx, id)
+	if err != nil || b.Status != api.InProgress {
+		return err
+	}
 	pending, err := c.Pending(ctx, id)
 	if err != nil || pending > 0 {
 		return err
 	}
-	b, err := c.Counts(ctx, id)
-	if err != nil || b.Status != api.InProgress || b.RequestCounts.Completed+b.RequestCounts.Failed < b.RequestCounts.Total {
+	b, err = c.Counts(ctx, id)
+	if err != nil || b.RequestCounts.Completed+b.RequestCounts.Failed < b.RequestCounts.Total {
 		return err
 	}
 	_, err = c.CompleteBatch(ctx, id)

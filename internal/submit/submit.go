@@ -167,6 +167,9 @@ func (b *Batch) queue(ctx context.Context, client *queue.Client, f *follower) er
 		return err
 	}
 	published, err := b.publish(ctx, client, served, f)
+	if ended, ok := errors.AsType[*queue.EndedError](err); ok { // what was sent until then ends alike
+		return errors.Join(err, client.EndAgain(ctx, api.Batch{ID: b.ID, Status: ended.Status}))
+	}
 	if err != nil {
 		return err
 	}
@@ -176,7 +179,7 @@ func (b *Batch) queue(ctx context.Context, client *queue.Client, f *follower) er
 	}
 	b.log.Info("all jobs are queued", zap.String("batch", b.ID), zap.Int("jobs", f.total), zap.Int("refused", f.failed))
 	object, err := client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
-		if o.RequestCounts.Total = f.total; o.Status.Runs() {
+		if o.RequestCounts.Total = f.total; o.Status.Runs() || o.Status == api.Completed {
 			o.Status, o.InProgressAt = api.InProgress, time.Now().Unix()
 		}
 		return nil
@@ -241,8 +244,12 @@ func (b *Batch) create(ctx context.Context, client *queue.Client) error {
 		return err
 	}
 	_, err = client.UpdateBatch(ctx, b.ID, func(o *api.Batch) error {
+		if o.Status == api.Completed {
+			o.ExpiresAt = expiry(b.opts.Deadline)
+		}
 		if o.Status.Runs() || o.Status == api.Completed {
 			o.Status = api.Validating
+			o.Tempo.Weight, o.Tempo.MaxInFlight = b.opts.Weight, b.opts.MaxInFlight
 		}
 		return nil
 	})

@@ -69,7 +69,7 @@ func (w *Worker) admit(ctx context.Context, d *queue.Delivery, t ticket) *job {
 func (j *job) watchBatch() (stop func() bool) {
 	life := j.delivery.Life()
 	return context.AfterFunc(life, func() {
-		ended := error(errAlreadyDone)
+		ended := errBatchOver
 		if early, ok := errors.AsType[*queue.EndedError](context.Cause(life)); ok {
 			ended = early
 		}
@@ -107,7 +107,7 @@ func (w *Worker) process(work context.Context, j *job) error {
 			result.Tempo.LeaseBytes = int64(peak)
 		}
 		w.complete(ctx, j, result, log)
-	case errors.Is(err, errAlreadyDone):
+	case errors.Is(err, errAlreadyDone), errors.Is(err, errBatchOver) && w.done(ctx, j):
 		w.complete(ctx, j, nil, log)
 	case asEnded(err) != nil:
 		if err := j.delivery.Refuse(ctx, asEnded(err)); err != nil {
@@ -123,6 +123,15 @@ func (w *Worker) process(work context.Context, j *job) error {
 		}
 	}
 	return nil
+}
+
+// errBatchOver says that all is done for a job's batch, as far as is known.
+var errBatchOver = errors.New("the batch has ended")
+
+// done reports whether a job is known to have its result.
+func (w *Worker) done(ctx context.Context, j *job) bool {
+	done, err := w.queue.HasResult(ctx, j.delivery.Job.Batch, j.delivery.Job.ID)
+	return err == nil && done
 }
 
 // asEnded is the error that a batch has ended before its jobs were done, nil if err is another.
@@ -190,12 +199,15 @@ func (w *Worker) run(j *job) (*api.Result, error) {
 		return w.success(j, request, out), nil
 	case errors.As(err, &died) && !died.Reshaping:
 		return w.crashed(j, err)
-	case errors.As(err, &died), errors.As(err, &start), errors.As(err, &shrunk), errors.Is(err, infer.ErrStopped), errors.Is(err, errPreempted):
+	case errors.As(err, &died), errors.As(err, &start), errors.As(err, &shrunk), errors.Is(err, infer.ErrStopped), errors.Is(err, errPreempted), errors.Is(err, errNotNoted):
 		return nil, err
 	default:
 		return w.failure(j, err), nil
 	}
 }
+
+// errNotNoted says that the queue did not take down that a job begins: it is given back.
+var errNotNoted = errors.New("note that the job begins")
 
 // crashes is how many engines or workers have died with a job.
 func crashes(d *queue.Delivery) (n int) {
@@ -244,7 +256,7 @@ func (w *Worker) generate(j *job, request *api.Request) (*infer.Output, error) {
 	}
 	defer leave()
 	if err := j.delivery.Begin(j.ctx); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNotNoted, err)
 	}
 	return w.engine.Generate(j.ctx, infer.Request{
 		ID:    j.delivery.Job.Batch + "." + j.delivery.Job.ID,
