@@ -363,6 +363,33 @@ func TestDeadlineWithoutWorkers(t *testing.T) {
 	require.Equal(t, 3, strings.Count(string(text), queue.CodeExpired))
 }
 
+// Of a batch that has ended wait writes what there is, also if its submit never said how much that
+// would be.
+func TestWaitForABatchThatHasEnded(t *testing.T) {
+	t.Parallel()
+	c := newQueue(t)
+	b := read(t, options(write(t, prompts(3)...)))
+	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer stop()
+	_, err := b.Run(ctx, c)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = c.UpdateBatch(t.Context(), b.ID, func(o *api.Batch) error {
+		o.Status, o.RequestCounts.Total = api.Validating, 0
+		return nil
+	})
+	require.NoError(t, err)
+	_, err = c.Cancel(t.Context(), b.ID)
+	require.NoError(t, err)
+	o := options("")
+	o.Output = filepath.Join(t.TempDir(), "out.jsonl")
+	s, err := Wait(t.Context(), c, b.ID, false, o, nil)
+	require.NoError(t, err)
+	require.Equal(t, 3, s.Failed)
+	text, err := os.ReadFile(o.Output)
+	require.NoError(t, err)
+	require.Equal(t, 3, strings.Count(string(text), queue.CodeCancelled))
+}
+
 func TestNoWorkerYet(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)

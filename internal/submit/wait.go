@@ -42,11 +42,17 @@ func (b *Batch) wait(ctx context.Context, client *queue.Client, f *follower, now
 		f.total = f.earlier
 		return f.follow(ctx, client)
 	}
-	object, err := sent(ctx, client, b.ID)
+	object, err := b.sent(ctx, client)
 	if err != nil {
 		return err
 	}
-	f.total, f.expires = object.RequestCounts.Total, object.ExpiresAt
+	if f.total, f.expires = object.RequestCounts.Total, object.ExpiresAt; object.Status.Ended() {
+		// No more will come: some may have expired, or were never sent.
+		if f.total, err = client.CountResults(ctx, b.ID); err != nil {
+			return err
+		}
+		return f.follow(ctx, client)
+	}
 	if err := f.follow(ctx, client); err != nil {
 		return err
 	}
@@ -55,18 +61,21 @@ func (b *Batch) wait(ctx context.Context, client *queue.Client, f *follower, now
 }
 
 // sent waits until all jobs of a batch are queued, and returns it.
-func sent(ctx context.Context, client *queue.Client, id string) (api.Batch, error) {
+func (b *Batch) sent(ctx context.Context, client *queue.Client) (api.Batch, error) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
-		b, err := client.Batch(ctx, id)
-		if err != nil || b.Status != api.Validating {
-			return b, err
+	for said := false; ; said = true {
+		object, err := client.Batch(ctx, b.ID)
+		if err != nil || object.Status != api.Validating {
+			return object, err
+		}
+		if !said {
+			b.log.Info("the batch is not sent whole yet; if its submit was stopped, send the file again", zap.String("batch", b.ID), zap.String("file", object.InputFileID))
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return b, ctx.Err()
+			return object, ctx.Err()
 		}
 	}
 }
