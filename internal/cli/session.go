@@ -34,18 +34,33 @@ func withQueue(cmd *cobra.Command, f func(context.Context, session) error) error
 		defer client.Close()
 		return f(ctx, session{client, c, screen, log})
 	}
-	server, err := queue.StartEmbedded(queue.EmbeddedOptions{Dir: c.Submit.StoreDir, SyncAlways: true}, log)
+	client, end, err := openLocal(ctx, c, "", log)
 	if err != nil {
 		return err
 	}
-	defer server.Stop()
+	defer end()
+	return f(ctx, session{client, c, screen, log})
+}
+
+// openLocal starts the queue of --local in this process, and connects to it; end ends both.
+// listen is where others reach it, "" = nowhere.
+func openLocal(ctx context.Context, c *config.Config, listen string, log *zap.Logger) (_ *queue.Client, end func(), err error) {
+	server, err := queue.StartEmbedded(queue.EmbeddedOptions{Dir: c.Submit.StoreDir, Listen: listen, SyncAlways: true}, log)
+	if err != nil {
+		return nil, nil, err
+	}
 	client, err := queue.ConnectEmbedded(ctx, server, log)
 	if err != nil {
-		return err
+		server.Stop()
+		return nil, nil, err
 	}
-	defer client.Close()
+	end = func() {
+		client.Close()
+		server.Stop()
+	}
 	if err := client.EnsureTopology(ctx, topology(c)); err != nil {
-		return fmt.Errorf("prepare the queue: %w", err)
+		end()
+		return nil, nil, fmt.Errorf("prepare the queue: %w", err)
 	}
-	return f(ctx, session{client, c, screen, log})
+	return client, end, nil
 }

@@ -181,19 +181,11 @@ func sendLocal(ctx context.Context, c *config.Config, batch *submit.Batch, scree
 	if err := fetchModels(ctx, c, screen, log); err != nil {
 		return nil, nil, err
 	}
-	server, err := queue.StartEmbedded(queue.EmbeddedOptions{Dir: c.Submit.StoreDir, Listen: c.Submit.Listen, SyncAlways: true}, log)
+	client, end, err := openLocal(ctx, c, c.Submit.Listen, log)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer server.Stop()
-	client, err := queue.ConnectEmbedded(ctx, server, log)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer client.Close()
-	if err := client.EnsureTopology(ctx, topology(c)); err != nil {
-		return nil, nil, fmt.Errorf("prepare the queue: %w", err)
-	}
+	defer end()
 	if c.Submit.Listen == "" { // nobody else is at work here
 		if err := client.Reclaim(ctx, batch.ID); err != nil {
 			return nil, nil, err

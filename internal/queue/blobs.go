@@ -52,6 +52,22 @@ func (c *Client) putBlob(ctx context.Context, name string, data []byte) error {
 	})
 }
 
+// mostPayload is the most bytes that a message may have beside its headers.
+func (c *Client) mostPayload() int { return int(c.nc.MaxPayload()) - headerRoom }
+
+// fit makes a blob of what a message says, if it is too large for one, and puts instead there.
+func (c *Client) fit(ctx context.Context, m *nats.Msg, blob string, instead []byte) error {
+	if len(m.Data) <= c.mostPayload() {
+		return nil
+	}
+	if err := c.putBlob(ctx, blob, m.Data); err != nil {
+		return err
+	}
+	m.Header.Set(headerBlob, blob)
+	m.Data = instead
+	return nil
+}
+
 // body is what a message says: its data, or the blob that it names. The error is final if there
 // is no such blob any more.
 func (c *Client) body(ctx context.Context, data []byte, header nats.Header) (body []byte, err error) {

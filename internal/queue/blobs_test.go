@@ -22,6 +22,16 @@ func largeJob(c *Client, batch string, i int) (api.Job, *api.Result) {
 	return j, r
 }
 
+// sendLarge queues one, in a batch b.
+func sendLarge(t *testing.T, c *Client) (api.Job, *api.Result) {
+	t.Helper()
+	createBatch(t, c, api.Batch{ID: "b"})
+	job, result := largeJob(c, "b", 0)
+	_, err := c.PublishJobs(t.Context(), oneJob(job))
+	require.NoError(t, err)
+	return job, result
+}
+
 func blobNames(t *testing.T, c *Client) (names []string) {
 	t.Helper()
 	o, err := c.blobs(t.Context())
@@ -75,12 +85,9 @@ func TestBlobs(t *testing.T) {
 func TestCancelOfBlobs(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
-	createBatch(t, c, api.Batch{ID: "b"})
-	job, _ := largeJob(c, "b", 0)
-	_, err := c.PublishJobs(t.Context(), oneJob(job))
-	require.NoError(t, err)
+	job, _ := sendLarge(t, c)
 	require.Len(t, blobNames(t, c), 1)
-	_, err = c.Cancel(t.Context(), "b")
+	_, err := c.Cancel(t.Context(), "b")
 	require.NoError(t, err)
 	require.Equal(t, job.CustomID, results(t, c, "b", 1)[0].CustomID)
 	require.Empty(t, blobNames(t, c))
@@ -89,10 +96,7 @@ func TestCancelOfBlobs(t *testing.T) {
 func TestDeadLetterOfABlob(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)
-	createBatch(t, c, api.Batch{ID: "b"})
-	job, result := largeJob(c, "b", 0)
-	_, err := c.PublishJobs(t.Context(), oneJob(job))
-	require.NoError(t, err)
+	job, result := sendLarge(t, c)
 	taker, _ := newTaker(t, c, 0)
 	require.NoError(t, take(t, taker, 1)[0].Bury(t.Context(), api.Error{Code: "x"}, nil, &api.Result{Error: &api.Error{Code: "x"}}))
 	letter, err := c.DeadLetter(t.Context(), "b", "0")

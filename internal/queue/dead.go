@@ -42,13 +42,9 @@ func (d *Delivery) Bury(ctx context.Context, reason api.Error, last *api.Attempt
 		return fmt.Errorf("bury job %s: %w", d.Job.ID, err)
 	}
 	m := nats.NewMsg(deadSubject(d.Job.Batch, d.Job.ID))
-	if m.Data = data; len(data) > d.t.c.mostPayload() {
-		name := deadBlob(d.Job.Batch, d.Job.ID)
-		if err := d.t.c.putBlob(ctx, name, data); err != nil {
-			return err
-		}
-		m.Data = nil
-		m.Header.Set(headerBlob, name)
+	m.Data = data
+	if err := d.t.c.fit(ctx, m, deadBlob(d.Job.Batch, d.Job.ID), nil); err != nil {
+		return err
 	}
 	// First, as the job leaves the queue with its result. A second letter of the job replaces it.
 	err = d.t.c.retry(ctx, "bury job "+d.Job.ID, func(ctx context.Context) error {
@@ -152,15 +148,9 @@ func (c *Client) Revive(ctx context.Context, letter api.DeadLetter) error {
 	}); err != nil {
 		return err
 	}
-	data, err := json.Marshal(job)
+	m, err := c.newMessage(ctx, job)
 	if err != nil {
-		return fmt.Errorf("encode job %s: %w", job.ID, err)
-	}
-	m := message{job: job, subject: jobSubject(job), data: data}
-	if m.size() > int(c.nc.MaxPayload()) {
-		if err := c.detach(ctx, &m); err != nil {
-			return err
-		}
+		return err
 	}
 	if _, err := c.publishJob(ctx, m); err != nil {
 		return err

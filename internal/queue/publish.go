@@ -80,15 +80,9 @@ func (p *Publisher) Add(ctx context.Context, job api.Job) error {
 		p.count.Known++
 		return nil
 	}
-	data, err := json.Marshal(job)
+	m, err := p.c.newMessage(ctx, job)
 	if err != nil {
-		return fmt.Errorf("encode job %s: %w", job.ID, err)
-	}
-	m := message{job: job, subject: jobSubject(job), data: data}
-	if m.size() > int(p.c.nc.MaxPayload()) {
-		if err := p.c.detach(ctx, &m); err != nil {
-			return err
-		}
+		return err
 	}
 	if len(p.chunk) == chunkJobs || p.bytes+m.size() > chunkBytes {
 		if err := p.flush(ctx); err != nil {
@@ -131,6 +125,19 @@ type message struct {
 
 // mostBlob is the most bytes that a job may have.
 const mostBlob = 64 << 20
+
+// newMessage makes the message of a job.
+func (c *Client) newMessage(ctx context.Context, job api.Job) (message, error) {
+	data, err := json.Marshal(job)
+	if err != nil {
+		return message{}, fmt.Errorf("encode job %s: %w", job.ID, err)
+	}
+	m := message{job: job, subject: jobSubject(job), data: data}
+	if m.size() > int(c.nc.MaxPayload()) {
+		err = c.detach(ctx, &m)
+	}
+	return m, err
+}
 
 // detach makes a blob of a message's data.
 func (c *Client) detach(ctx context.Context, m *message) error {

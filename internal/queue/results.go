@@ -79,15 +79,10 @@ func (c *Client) storeResult(ctx context.Context, batch, job string, data []byte
 	if m.Data = data; !ok {
 		m.Header.Set(headerOutcome, outcomeFailed)
 	}
-	blob := ""
-	if len(data) > c.mostPayload() {
-		blob = resultBlob(batch, job)
-		if err := c.putBlob(ctx, blob, data); err != nil {
-			return err
-		}
-		m.Header.Set(headerBlob, blob)
-		m.Data = fmt.Appendf(nil, `{"id":%q}`, api.ResultID(batch, job))
+	if err := c.fit(ctx, m, resultBlob(batch, job), fmt.Appendf(nil, `{"id":%q}`, api.ResultID(batch, job))); err != nil {
+		return err
 	}
+	blob := m.Header.Get(headerBlob)
 	var stored *jetstream.RawStreamMsg // by somebody else, or by an earlier try
 	err := c.retry(ctx, "store the result of job "+job, func(ctx context.Context) error {
 		_, err := c.js.PublishMsg(ctx, m)
@@ -104,9 +99,6 @@ func (c *Client) storeResult(ctx context.Context, batch, job string, data []byte
 	}
 	return err
 }
-
-// mostPayload is the most bytes that a message may have beside its headers.
-func (c *Client) mostPayload() int { return int(c.nc.MaxPayload()) - headerRoom }
 
 // unreadable is the result of a job whose message cannot be read; subject is
 // that of the job or of its result. The job's id stands in for the custom id.
