@@ -33,7 +33,7 @@ is stored. submit wait has the results. Lines that cannot be sent are written to
 Exit codes: 0 all lines are queued, 3 some are refused, 1 failed, 2 wrong usage.`,
 		Example: `  id=$(submit send prompts.jsonl)
   submit wait "$id" -o results.jsonl`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: takes(1, 1, `a batch file, or "-"`),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, screen, log, err := begin(cmd)
 			if err != nil {
@@ -103,7 +103,7 @@ func resultsCommand() *cobra.Command {
 }
 
 func readCommand(cmd *cobra.Command, now bool) *cobra.Command {
-	cmd.Args = usage(cobra.ExactArgs(1))
+	cmd.Args = takes(1, 1, "a batch")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var summary *submit.Summary
 		err := withQueue(cmd, func(ctx context.Context, c session) (err error) {
@@ -174,7 +174,7 @@ func statuses(ctx context.Context, c *queue.Client, ids []string) (rows []standi
 	for _, id := range ids {
 		row := standing{}
 		if row.Batch, err = c.Counts(ctx, id); err != nil {
-			return nil, fmt.Errorf("batch %s: %w", id, err)
+			return nil, err
 		}
 		if row.pending, err = c.Pending(ctx, id); err != nil {
 			return nil, err
@@ -231,7 +231,7 @@ func resumeCommand() *cobra.Command {
 // change is a command that changes the objects of batches.
 func change(name, short, done string, how func(*api.Batch) error) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: name + " BATCH...", Short: short, Args: usage(cobra.MinimumNArgs(1)),
+		Use: name + " BATCH...", Short: short, Args: takes(1, -1, "one batch or more"),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return withQueue(cmd, func(ctx context.Context, c session) error {
 				for _, id := range ids {

@@ -18,7 +18,7 @@ func cancelCommand() *cobra.Command {
 		Long: `Jobs that are queued end with a result whose error is batch_cancelled; those that run
 stop at their next step and end alike. Results that are there stay.`,
 		Example: `  submit cancel batch_0123456789abcdef`,
-		Args:    usage(cobra.MinimumNArgs(1)),
+		Args:    takes(1, -1, "one batch or more"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withQueue(cmd, func(ctx context.Context, c session) error {
 				for _, id := range args {
@@ -47,7 +47,7 @@ func purgeCommand() *cobra.Command {
 		Long: `Gives back what batches take of the queue's storage. One that has not ended is left alone,
 unless --force is given; its jobs are gone then without a result.`,
 		Example: `  submit purge batch_0123456789abcdef`,
-		Args:    usage(cobra.MinimumNArgs(1)),
+		Args:    takes(1, -1, "one batch or more"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withQueue(cmd, func(ctx context.Context, c session) error {
 				for _, id := range args {

@@ -43,9 +43,9 @@ Jobs are named by their custom_id, or by their ID in the list.`,
 		Args: noArgs,
 		RunE: list,
 	}
-	ls := &cobra.Command{Use: "list [BATCH]", Short: "List dead letters, the oldest first", Args: usage(cobra.MaximumNArgs(1)), RunE: list}
+	ls := &cobra.Command{Use: "list [BATCH]", Short: "List dead letters, the oldest first", Args: takes(0, 1, "one batch or none"), RunE: list}
 	show := &cobra.Command{
-		Use: "show BATCH JOB", Short: "Print a dead letter with every attempt", Args: usage(cobra.ExactArgs(2)),
+		Use: "show BATCH JOB", Short: "Print a dead letter with every attempt", Args: takes(2, 2, "a batch and a job"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withQueue(cmd, func(ctx context.Context, c session) error {
 				letters, err := deadLetters(ctx, c.Client, args[0], args[1:])
@@ -73,12 +73,15 @@ Jobs are named by their custom_id, or by their ID in the list.`,
 // forEach is a command that does something with dead letters of a batch, with all if no job is named.
 func forEach(name, short, done string, do func(*queue.Client, context.Context, api.DeadLetter) error) *cobra.Command {
 	return &cobra.Command{
-		Use: name + " BATCH [JOB...]", Short: short, Args: usage(cobra.MinimumNArgs(1)),
+		Use: name + " BATCH [JOB...]", Short: short, Args: takes(1, -1, "a batch, and the jobs if not all are meant"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withQueue(cmd, func(ctx context.Context, c session) error {
 				letters, err := deadLetters(ctx, c.Client, args[0], args[1:])
 				if err != nil {
 					return err
+				}
+				if len(letters) == 0 {
+					return printDead(cmd.OutOrStdout(), nil, false)
 				}
 				for _, l := range letters {
 					if err := do(c.Client, ctx, l); err != nil {
@@ -94,11 +97,11 @@ func forEach(name, short, done string, do func(*queue.Client, context.Context, a
 	}
 }
 
-// usage makes the errors of positional arguments those of wrong usage.
-func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, list []string) error {
-		if err := args(cmd, list); err != nil {
-			return &UsageError{Command: cmd.CommandPath(), Err: err}
+// takes checks how many arguments a command is given; most < 0: as many as one likes. what names them.
+func takes(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || most >= 0 && len(args) > most {
+			return &UsageError{Command: cmd.CommandPath(), Err: fmt.Errorf("%s takes %s, got %d: %q", cmd.Name(), what, len(args), args)}
 		}
 		return nil
 	}

@@ -13,7 +13,7 @@ import (
 // States that a caller can meet.
 var (
 	// ErrNoBatch: there is no batch with this id, or it has been removed.
-	ErrNoBatch = errors.New("no such batch")
+	ErrNoBatch error = noBatchError{}
 	// ErrNoStreams: a stream or a bucket is not there, [Client.EnsureTopology] has not
 	// been called on this server.
 	ErrNoStreams error = jetstream.ErrBucketNotFound
@@ -21,6 +21,13 @@ var (
 	// without an error.
 	Stop = errors.New("stop reading results") //nolint:gochecknoglobals,staticcheck // a sentinel, as Err…, but not a failure
 )
+
+type noBatchError struct{}
+
+func (noBatchError) Error() string { return "no such batch" }
+
+// Hint says what to do.
+func (noBatchError) Hint() string { return "submit status lists the batches that are there" }
 
 // ConnectError says that the first connection to the server failed.
 type ConnectError struct {

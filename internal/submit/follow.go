@@ -69,7 +69,7 @@ func (f *follower) warn(n int, what, reason string) {
 	case n <= sayRefused:
 		f.batch.log.Warn(what, zap.String("reason", reason))
 	case n == sayRefused+1:
-		f.batch.log.Warn(what + ", and more like it: the error file has all of them with the reason")
+		f.batch.log.Warn(what + ", and more like it: " + f.batch.opts.failures() + " all of them with the reason")
 	}
 }
 

@@ -19,6 +19,17 @@ type output struct {
 	render func(*api.Result) (bool, error)
 }
 
+// failures says where failures are to be found.
+func (o Options) failures() string {
+	switch {
+	case o.Errors != "":
+		return "the error file has"
+	case o.Output == os.DevNull:
+		return "--errors FILE would have"
+	}
+	return "the output has"
+}
+
 // openOutput opens the files. What they held is replaced with the first line
 // that is written, so that a run that fails before has destroyed nothing.
 func openOutput(o Options) (*output, error) {

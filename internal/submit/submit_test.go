@@ -424,6 +424,13 @@ func TestLargeRequests(t *testing.T) {
 	require.Contains(t, string(text), "longer than 16777216 bytes")
 }
 
+func TestWhereFailuresAre(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "the error file has", Options{Output: "-", Errors: "e.jsonl"}.failures())
+	require.Equal(t, "the output has", Options{Output: "-"}.failures())
+	require.Equal(t, "--errors FILE would have", Options{Output: os.DevNull}.failures())
+}
+
 func TestOutput(t *testing.T) {
 	t.Parallel()
 	c := newQueue(t)

@@ -3,7 +3,6 @@ package submit
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,7 +20,7 @@ func Wait(ctx context.Context, client *queue.Client, id string, now bool, opts O
 	}
 	object, err := client.Batch(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("batch %s: %w", id, err)
+		return nil, err
 	}
 	out, err := openOutput(opts)
 	if err != nil {

@@ -109,6 +109,12 @@ func TestNoDeadLetters(t *testing.T) {
 	h := newHome(t)
 	out, _ := h.submits(t, 0, url, "dead")
 	require.Equal(t, "no dead letters\n", out)
-	_, said := h.submits(t, 1, url, "dead", "show", "b", "row-1")
+	out, _ = h.submits(t, 0, url, "dead", "retry", "b")
+	require.Equal(t, "no dead letters\n", out)
+	_, said := h.submits(t, 2, url, "dead", "show", "b")
+	require.Contains(t, said, `show takes a batch and a job, got 1: ["b"]`)
+	_, said = h.submits(t, 1, url, "status", "b")
+	require.Contains(t, said, "hint: submit status lists the batches that are there")
+	_, said = h.submits(t, 1, url, "dead", "show", "b", "row-1")
 	require.Contains(t, said, `batch b has no dead letter of a job "row-1"`)
 }
