@@ -82,6 +82,20 @@ func (c *Client) endBatch(ctx context.Context, id string, as api.BatchStatus) (a
 	})
 }
 
+// checkOpen returns an *[EndedError] if a batch was ended before all its jobs were sent.
+func (c *Client) checkOpen(ctx context.Context, id string) error {
+	b, err := c.Batch(ctx, id)
+	switch {
+	case errors.Is(err, ErrNoBatch): // jobs may come before it
+		return nil
+	case err != nil || b.Status.Runs() || b.Status == api.Completed:
+		return err
+	case b.Status.Ended():
+		return &EndedError{Batch: id, Status: b.Status}
+	}
+	return &EndedError{Batch: id, Status: endOf(b)}
+}
+
 // EndAgain is for jobs that were queued after their batch was ended: they end as the others did.
 func (c *Client) EndAgain(ctx context.Context, b api.Batch) error {
 	as := b.Status

@@ -2,10 +2,7 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"fmt"
-
-	"tempo/api"
 )
 
 // Storage is how full the fullest of what bounds the queue's storage is.
@@ -75,20 +72,6 @@ func (c *Client) checkRoom(ctx context.Context) error {
 		return &StorageError{s}
 	}
 	return err
-}
-
-// checkOpen returns an *[EndedError] if a batch was ended before all its jobs were sent.
-func (c *Client) checkOpen(ctx context.Context, id string) error {
-	b, err := c.Batch(ctx, id)
-	switch {
-	case errors.Is(err, ErrNoBatch): // jobs may come before it
-		return nil
-	case err != nil || b.Status.Runs() || b.Status == api.Completed:
-		return err
-	case b.Status.Ended():
-		return &EndedError{Batch: id, Status: b.Status}
-	}
-	return &EndedError{Batch: id, Status: endOf(b)}
 }
 
 // keepResultsFor changes how long results are kept, if it is another time than now.
